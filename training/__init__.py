@@ -1,0 +1,1 @@
+"""From pictures to one TorchScript file: data, network, training, evaluation, export."""

@@ -1,0 +1,28 @@
+"""What the pipeline refuses to do, and why.
+
+TrainingError
+├── ParameterError     params.yaml or an override: unknown key, wrong type, out of range
+├── DataError          images or the prepared data file: missing, unreadable, not what was expected
+├── WeightsError       weights or a checkpoint: unreadable, or of another network
+└── ExportRefused      the TorchScript file would not answer as the network does
+"""
+
+
+class TrainingError(Exception):
+    """Anything a user can mend; the message says what came, what was expected and how to mend it."""
+
+
+class ParameterError(TrainingError):
+    """A parameter is unknown, of a wrong type or out of range; the message names its key."""
+
+
+class DataError(TrainingError):
+    """Images or the prepared data file are missing, unreadable or not what was expected; the message names the file."""
+
+
+class WeightsError(TrainingError):
+    """A weights file or a checkpoint cannot be read, or belongs to another network."""
+
+
+class ExportRefused(TrainingError):
+    """The exported network would answer differently from the trained one; no file was written."""

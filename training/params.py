@@ -1,0 +1,124 @@
+"""Reads a section of `params.yaml` into a frozen dataclass, and refuses what does not fit it before any work starts."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import yaml
+
+from training.errors import ParameterError
+
+PARAMS_FILE = Path("params.yaml")
+
+
+class Section(Protocol):
+    """A dataclass of parameters; `SECTION` is its key in `params.yaml`."""
+
+    SECTION: typing.ClassVar[str]
+    __dataclass_fields__: typing.ClassVar[dict[str, Any]]
+
+
+S = TypeVar("S", bound=Section)
+
+
+def load_params(section: type[S], overrides: Sequence[str] = (), file: Path = PARAMS_FILE) -> S:
+    """Read one section.
+
+    Args:
+        section: the dataclass to fill; checks of ranges stand in its `__post_init__`.
+        overrides: `section.key=value` in YAML's notation, as `dvc exp run -S` takes; other sections' are passed over.
+        file: the YAML file.
+
+    Raises:
+        ParameterError: file or section missing, unknown or missing key, wrong type, a value that the section refuses.
+    """
+    values = _read_section(file, section.SECTION)
+    values |= overrides_of(section.SECTION, overrides)
+    return params_from(section, values)
+
+
+def params_from(section: type[S], values: dict[str, Any]) -> S:
+    """Fill the dataclass `section` from plain values; raises ParameterError as `load_params` does."""
+    hints = typing.get_type_hints(section)
+    known = {field.name: hints[field.name] for field in dataclasses.fields(section)}
+    for key in values.keys() - known.keys():
+        raise ParameterError(f"{section.SECTION}.{key} is not a parameter; known: {', '.join(known)}")
+    for key in known.keys() - values.keys():
+        raise ParameterError(f"{section.SECTION}.{key} is missing")
+    return section(**{key: _cast(values[key], hint, f"{section.SECTION}.{key}") for key, hint in known.items()})
+
+
+def check_sections(overrides: Sequence[str], *sections: type[Section]) -> None:
+    """Refuse an override that none of the sections of a command would read: it would be a silent no-op."""
+    names = [section.SECTION for section in sections]
+    for override in overrides:
+        if _split(override)[0] not in names:
+            raise ParameterError(f"{override!r} is not read here; this command reads the sections {', '.join(names)}")
+
+
+def overrides_of(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the values that `section.key=value` gives to the section `name`; raises ParameterError."""
+    values = {}
+    for override in overrides:
+        section, key, text = _split(override)
+        if section == name:
+            try:
+                values[key] = yaml.safe_load(text)
+            except yaml.YAMLError:
+                raise ParameterError(f"{override!r}: the value is not YAML") from None
+    return values
+
+
+def _read_section(file: Path, name: str) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ParameterError(f"{file} is missing; run this from the repository root") from None
+    except yaml.YAMLError as error:
+        raise ParameterError(f"{file} is not YAML: {error}") from None
+    section = document.get(name) if isinstance(document, dict) else None
+    if not isinstance(section, dict):
+        raise ParameterError(f"{file} has no section {name!r}")
+    return dict(section)
+
+
+def _split(override: str) -> tuple[str, str, str]:
+    path, equals, text = override.partition("=")
+    section, dot, key = path.partition(".")
+    if not (equals and dot and key):
+        raise ParameterError(f"{override!r} is not of the form section.key=value, such as train.epochs=5")
+    return section, key, text
+
+
+def _cast(value: Any, hint: Any, name: str) -> Any:
+    """Return `value` as the type `hint` says, or refuse it: 1 is a float, True is no int, "3" is no number."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        hint = next(option for option in typing.get_args(hint) if option is not type(None))
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            raise ParameterError(f"{name} is {value!r}; expected a list")
+        return tuple(_cast(item, typing.get_args(hint)[0], name) for item in value)
+    if typing.get_origin(hint) is typing.Literal:
+        if value not in typing.get_args(hint):
+            raise ParameterError(f"{name} is {value!r}; expected one of {', '.join(map(str, typing.get_args(hint)))}")
+        return value
+    if hint is float and isinstance(value, str):
+        value = _number_yaml_misses(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ParameterError(f"{name} is {value!r}; expected {hint.__name__}")
+    return value
+
+
+def _number_yaml_misses(text: str) -> float | str:
+    """YAML 1.1 reads 1e-3 (without a point) as a string; everybody means the number."""
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,134 @@
+"""The source `folder`: pictures in `train/<class>/` and `test/<class>/`, as a tree or as a tar of one."""
+
+import io
+import lzma
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from training.command import console
+from training.errors import DataError
+
+SIZE = 32  # pixels, width and height
+
+Parts = dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]
+
+
+def read_picture_folder(path: Path, classes: tuple[str, ...]) -> Parts:
+    """Read a tree of 32×32 pictures, or a tar of one (plain, gz, bz2 or xz; never unpacked to disk).
+
+    Hidden files are passed over. The order is that of the sorted names, so a tree and its tar give the same arrays.
+
+    Args:
+        path: the folder that has `train` and `test`, or the archive.
+        classes: the names of the class folders, in the order of their indices.
+
+    Returns:
+        `train` and `test`: images (N, 32, 32, 3) uint8 RGB and labels (N,) int64.
+
+    Raises:
+        DataError: missing or truncated source, a missing or unknown class, a file that is no 32×32 picture, a path that
+            climbs out of the archive; the message names the file.
+    """
+    if path.is_dir():
+        files = _walk_folder(path)
+    elif path.is_file():
+        files = _walk_tar(path)
+    else:
+        raise DataError(f"{path} is missing; expected a folder with train/<class>/ and test/<class>/, or a tar of one")
+
+    pictures: dict[str, dict[tuple[str, str], NDArray[np.uint8]]] = {"train": {}, "test": {}}
+    for name, content in files:
+        part, label, file = _split_name(name, classes, path)
+        pictures[part][label, file] = _decode(content, f"{path}/{name}")
+    return {part: _stack(found, classes, f"{path}: {part}") for part, found in pictures.items()}
+
+
+def _walk_folder(root: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the name below `root` and the content of each picture."""
+    for part in ("train", "test"):
+        if not (root / part).is_dir():
+            raise DataError(f"{root / part} is missing; expected folders train/<class>/ and test/<class>/ in {root}")
+    files = sorted(file for part in ("train", "test") for file in (root / part).rglob("*") if file.is_file())
+    with _progress() as progress:
+        for file in progress.track(files, description="reading pictures"):
+            if not file.name.startswith("."):
+                yield file.relative_to(root).as_posix(), file.read_bytes()
+
+
+def _walk_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the content of each picture, in the archive's order, checking every member's path."""
+    with _progress() as progress:
+        # The number of members is known only at the end; how much of the archive was read is known at once.
+        task = progress.add_task("reading archive", total=archive.stat().st_size)
+        try:
+            with archive.open("rb") as raw, tarfile.open(fileobj=raw, mode="r:*") as tar:
+                for member in tar:
+                    progress.update(task, completed=raw.tell())
+                    content = _read_member(tar, member, archive)
+                    if content is not None:
+                        yield member.name, content
+        except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, OSError) as error:
+            raise DataError(f"{archive} is truncated, or no tar of pictures: {error}") from error
+
+
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: Path) -> bytes | None:
+    """Return a picture's bytes; None for a folder or a hidden file."""
+    name = PurePosixPath(member.name)
+    if name.is_absolute() or ".." in name.parts:
+        raise DataError(f"{archive}: the path {member.name!r} climbs out of the archive; nothing was read from it")
+    if member.isdir() or name.name.startswith("."):
+        return None
+    stream = tar.extractfile(member) if member.isreg() else None
+    if stream is None:
+        raise DataError(f"{archive}: {member.name!r} is a link or a device; expected pictures only")
+    content = stream.read()
+    if len(content) != member.size:
+        raise DataError(f"{archive} is truncated in {member.name!r}: {len(content)} of {member.size} bytes")
+    return content
+
+
+def _split_name(name: str, classes: tuple[str, ...], source: Path) -> tuple[str, str, str]:
+    """`train/cat/0001.jpg`, below whatever folders, to its three parts."""
+    parts = PurePosixPath(name).parts[-3:]
+    if len(parts) < 3 or parts[0] not in ("train", "test"):
+        raise DataError(f"{source}: {name!r} is not of the form train/<class>/<picture> or test/<class>/<picture>")
+    if parts[1] not in classes:
+        raise DataError(f"{source}: {name!r} is of the class {parts[1]!r}; known: {', '.join(classes)}")
+    return parts[0], parts[1], parts[2]
+
+
+def _decode(content: bytes, name: str) -> NDArray[np.uint8]:
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            if picture.size != (SIZE, SIZE):
+                width, height = picture.size
+                raise DataError(f"{name} is {width}×{height} pixels; CIFAR-10's pictures are {SIZE}×{SIZE}")
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise DataError(f"{name} cannot be read as a picture: {error}") from error
+
+
+def _stack(
+    found: dict[tuple[str, str], NDArray[np.uint8]], classes: tuple[str, ...], where: str
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    present = {label for label, _ in found}
+    missing = [name for name in classes if name not in present]
+    if missing:
+        raise DataError(
+            f"{where} has no picture of {', '.join(missing)}; each of the {len(classes)} classes needs some"
+        )
+    keys = sorted(found, key=lambda key: (classes.index(key[0]), key[1]))
+    labels = np.array([classes.index(label) for label, _ in keys], dtype=np.int64)
+    return np.stack([found[key] for key in keys]), labels
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -1,0 +1,62 @@
+"""Runs in MLflow. Default store: sqlite and files under `mlruns/`, no server; MLFLOW_TRACKING_URI names another."""
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+EXPERIMENT = "cifar"
+STORE = Path("mlruns")
+
+
+class TrackedRun:
+    """One MLflow run, begun anew or gone on with; ended as FINISHED, KILLED (stopped on purpose) or FAILED.
+
+    Args:
+        run_id: the run to go on with; None begins a new one.
+    """
+
+    def __init__(self, run_id: str | None = None) -> None:
+        # MLflow reports its use over the network unless told otherwise; a reference deployment does not call home.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        # Importing it takes seconds, which the commands that do not track should not pay.
+        import mlflow
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # the store's creation is told step by step otherwise
+        self._mlflow = mlflow
+        if not os.environ.get("MLFLOW_TRACKING_URI"):
+            STORE.mkdir(exist_ok=True)
+            mlflow.set_tracking_uri(f"sqlite:///{STORE / 'mlflow.db'}")
+        mlflow.set_experiment(EXPERIMENT)
+        self._status = "FINISHED"
+        self.id: str = mlflow.start_run(run_id=run_id).info.run_id
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._mlflow.end_run("FAILED" if kind else self._status)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Record parameters, `section.key` to value."""
+        self._mlflow.log_params(dict(params))
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Record what the run was made of: data digest, git commit."""
+        self._mlflow.set_tags(dict(tags))
+
+    def log_metrics(self, metrics: Mapping[str, float], epoch: int) -> None:
+        """Record the figures of one epoch."""
+        self._mlflow.log_metrics(dict(metrics), step=epoch)
+
+    def log_file(self, path: Path) -> None:
+        """Keep a copy of a file with the run."""
+        self._mlflow.log_artifact(str(path))
+
+    def mark_stopped(self) -> None:
+        """Say that the run was stopped on purpose before its end."""
+        self._status = "KILLED"
