@@ -36,7 +36,9 @@ def load_params(section: type[S], overrides: Sequence[str] = (), file: Path = PA
         ParameterError: file or section missing, unknown or missing key, wrong type, a value that the section refuses.
     """
     values = _read_section(file, section.SECTION)
-    values |= overrides_of(section.SECTION, overrides)
+    # A version such as 1.10 must not turn into the number 1.1 on its way.
+    text_keys = [key for key, hint in typing.get_type_hints(section).items() if hint is str]
+    values |= overrides_of(section.SECTION, overrides, text_keys)
     return params_from(section, values)
 
 
@@ -59,14 +61,17 @@ def check_sections(overrides: Sequence[str], *sections: type[Section]) -> None:
             raise ParameterError(f"{override!r} is not read here; this command reads the sections {', '.join(names)}")
 
 
-def overrides_of(name: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the values that `section.key=value` gives to the section `name`; raises ParameterError."""
+def overrides_of(name: str, overrides: Sequence[str], text_keys: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the values that `section.key=value` gives to the section `name`; raises ParameterError.
+
+    Values are YAML, except those of `text_keys`, which are taken as they stand.
+    """
     values = {}
     for override in overrides:
         section, key, text = _split(override)
         if section == name:
             try:
-                values[key] = yaml.safe_load(text)
+                values[key] = text if key in text_keys else yaml.safe_load(text)
             except yaml.YAMLError:
                 raise ParameterError(f"{override!r}: the value is not YAML") from None
     return values

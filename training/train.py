@@ -20,14 +20,12 @@ from training.command import console, run_stage
 from training.data import DATA_FILE, Dataset, load_dataset
 from training.errors import ParameterError
 from training.interrupt import StopSignals
-from training.model import Classifier, ModelParams, build_classifier, resolve
+from training.model import EVALUATION_BATCH, Classifier, ModelParams, build_classifier, resolve
 from training.params import check_sections, load_params
 from training.progress import EpochProgress, epoch_line
 from training.provenance import git_commit
 from training.tracking import TrackedRun
 from training.weights import RECORD_NAME, WEIGHTS_FILE, plain_values, save_weights
-
-EVALUATION_BATCH = 500  # images: fits the caches, and the figure does not depend on it
 
 
 @dataclass(frozen=True)

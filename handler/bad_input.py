@@ -1,0 +1,84 @@
+"""How a request is refused: one code a reason, one status a code."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+# The client's contract: codes are never renamed, and a code's status never changes.
+STATUS_OF_CODE: Mapping[str, int] = MappingProxyType(
+    {
+        # 400: the body cannot be read as what it is said to be.
+        "empty_body": 400,
+        "malformed_json": 400,
+        "unreadable_picture": 400,
+        # 413: more than one request may hold.
+        "too_many_images": 413,
+        "picture_too_large": 413,
+        # 415: this kind of body is not taken.
+        "form_body": 415,
+        "unsupported_type": 415,
+        "unsupported_picture": 415,
+        "unrecognised_body": 415,
+        # 422: readable, but not what the model takes.
+        "wrong_json": 422,
+        "missing_image": 422,
+        "two_image_keys": 422,
+        "unknown_key": 422,
+        "unknown_option": 422,
+        "wrong_top_k": 422,
+        "wrong_max_value": 422,
+        "conflicting_option": 422,
+        "no_images": 422,
+        "not_a_list": 422,
+        "wrong_length": 422,
+        "wrong_nesting": 422,
+        "ragged_image": 422,
+        "channels_first": 422,
+        "not_a_number": 422,
+        "boolean": 422,
+        "null": 422,
+        "nan": 422,
+        "infinity": 422,
+        "negative_number": 422,
+        "number_too_large": 422,
+        "mixed_scales": 422,
+        "picture_as_raw": 422,
+        "animated_picture": 422,
+    }
+)
+
+_SHOWN_CHARACTERS = 60
+
+
+class BadInput(Exception):
+    """A request that cannot be answered, told so that its sender can mend it.
+
+    Attributes:
+        status: HTTP status, 400, 413, 415 or 422.
+        code: a key of STATUS_OF_CODE, for programs.
+        message: what came, what was expected and how to mend it, for people.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = STATUS_OF_CODE[code]
+        self.code = code
+        self.message = message
+
+
+def show(value: object) -> str:
+    """Name a JSON value in a message: itself where it is short, else its kind and size.
+
+    Never longer than a line, never raises, and free of lone surrogates, which could not be encoded in the answer.
+    """
+    if isinstance(value, list):
+        return f"a list of {len(value):,}"
+    if isinstance(value, dict):
+        return f"an object with {len(value):,} keys"
+    if isinstance(value, int) and value.bit_length() > 64:  # Python refuses to print integers of 4,300 digits
+        return f"an integer of {value.bit_length():,} bits"
+    if isinstance(value, (str, bytes, bytearray)):
+        cut = value[:_SHOWN_CHARACTERS]
+        return ascii(cut) if len(cut) == len(value) else f"{cut!a}… ({len(value):,} long)"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return ascii(value)[:_SHOWN_CHARACTERS]

@@ -1,0 +1,235 @@
+"""What TorchServe loads: requests of one batch to images, through the network once, to one answer each.
+
+TorchServe wants exactly one class in this module; everything that does not need TorchServe is in the modules beside it.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import torch
+from numpy.typing import NDArray
+
+from decoding import BadInput, DecodedRequest, decode_request
+
+logger = logging.getLogger(__name__)
+
+# Row fields that are no options: the body itself, and the model's name on POST /invocations?model_name=….
+_NOT_OPTIONS = ("body", "model_name")
+# The executor profiles a shape on its first call, specialises on the second and runs at full speed from the third.
+_WARM_CALLS = 3
+
+
+class CifarHandler:
+    """Answers batches. A plain class: BaseHandler would import profilers and runtimes that nothing here uses."""
+
+    def __init__(self) -> None:
+        self.device = torch.device("cpu")
+        self.batch_size = 1
+        self.labels: list[str] = []
+        self.version = ""
+        self.network: torch.jit.ScriptModule
+
+    def initialize(self, context: Any) -> None:
+        """Load the network and make every batch shape fast before the worker reports READY.
+
+        Args:
+            context: ts.context.Context.
+
+        Raises:
+            ValueError: the network was trained for other class names than index_to_name.json holds.
+        """
+        started = time.perf_counter()
+        model_dir = Path(context.system_properties["model_dir"])
+        model = context.manifest["model"]
+        self.version = str(model["modelVersion"])
+        self.batch_size = max(1, int(context.system_properties["batch_size"] or 1))
+        self.device = _pick_device(context.system_properties.get("gpu_id"))
+        _set_threads(context.model_yaml_config)
+        self.labels = _read_labels(model_dir / "index_to_name.json")
+        self.network = _load_network(model_dir / model["serializedFile"], self.device, self.labels)
+        loaded = time.perf_counter()
+        self._warm_up()
+        logger.info(
+            "Version %s on %s: loaded in %.2f s, batch sizes 1 to %d warmed in %.2f s, torch threads %d",
+            self.version,
+            self.device,
+            loaded - started,
+            self.batch_size,
+            time.perf_counter() - loaded,
+            torch.get_num_threads(),
+        )
+
+    def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
+        """Answer one batch; one bad request changes nothing for the others.
+
+        Never raises, because TorchServe answers 503 to the whole batch then. A bug gives status 500 to the requests
+        that it concerns and its traceback to the log.
+
+        Args:
+            data: one row a request: "body", or one key a form field; query parameters are further keys.
+            context: ts.context.Context, which takes status and headers by the request's place in `data`.
+
+        Returns:
+            As many JSON documents as there are rows, in their order.
+        """
+        # Encoded here: TorchServe would encode dicts with json.dumps(indent=2), many times slower than orjson.
+        outcomes = [self._decode(row, context, index) for index, row in enumerate(data)]
+        decoded = [outcome for outcome in outcomes if isinstance(outcome, DecodedRequest)]
+        probabilities = self._probabilities_of_each(decoded)
+        answers = []
+        for index, outcome in enumerate(outcomes):
+            if isinstance(outcome, DecodedRequest):
+                outcome = self._answer(outcome, next(probabilities))
+            status, document = outcome
+            context.set_response_status(status.value, status.phrase, index)
+            context.set_response_content_type(index, "application/json")  # TorchServe sends none by itself
+            context.set_response_header(index, "X-Model-Version", self.version)
+            answers.append(document)
+        return answers
+
+    def _decode(self, row: Mapping[str, Any], context: Any, index: int) -> DecodedRequest | tuple[HTTPStatus, bytes]:
+        try:
+            query = {name: _text(value) for name, value in row.items() if name not in _NOT_OPTIONS}
+            return decode_request(row.get("body"), _content_type(context.get_all_request_header(index)), query)
+        except BadInput as refusal:
+            return HTTPStatus(refusal.status), _error(refusal.code, refusal.message)
+        except Exception:
+            return _internal_error("decoding a request")
+
+    def _probabilities_of_each(self, requests: Sequence[DecodedRequest]) -> Iterator[NDArray[np.float32] | None]:
+        """Run all images together and deal the rows out again; None to each request where the network failed."""
+        if not requests:
+            return iter(())
+        try:
+            # uint8 beside float32 in 0–255 gives float32 in 0–255, which the network takes as the same pixels.
+            probabilities = self._run(np.concatenate([request.images for request in requests]))
+        except Exception:
+            _internal_error("running the network")
+            return iter([None] * len(requests))
+        ends = np.cumsum([len(request.images) for request in requests])
+        return iter(np.split(probabilities, ends[:-1]))
+
+    def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """(N, 32, 32, 3) to (N, 10), in slices of at most the batch size.
+
+        One request may hold 256 images and a batch several of such requests. Slices bound the memory, and every slice
+        has a shape that was warmed at load.
+        """
+        slices = []
+        with torch.inference_mode():
+            for start in range(0, len(images), self.batch_size):
+                batch = torch.from_numpy(images[start : start + self.batch_size]).to(self.device)
+                slices.append(self.network(batch).cpu().numpy())
+        probabilities: NDArray[np.float32] = np.concatenate(slices)
+        if probabilities.shape != (len(images), len(self.labels)) or not np.isfinite(probabilities).all():
+            raise ValueError(f"the network gave {probabilities.shape}, or numbers that are not finite")
+        return probabilities
+
+    def _answer(self, request: DecodedRequest, probabilities: NDArray[np.float32] | None) -> tuple[HTTPStatus, bytes]:
+        if probabilities is None:
+            return _INTERNAL_ERROR
+        try:
+            predictions = [self._prediction(row, request.top_k) for row in probabilities]
+            answer: dict[str, Any] = {"predictions": predictions} if request.many else predictions[0]
+            if request.max_value is not None:
+                answer["max_value"] = request.max_value
+            return HTTPStatus.OK, orjson.dumps(answer)
+        except Exception:
+            return _internal_error("encoding an answer")
+
+    def _prediction(self, probabilities: NDArray[np.float32], top_k: int | None) -> dict[str, Any]:
+        """Describe one image's probabilities (10,); of equal ones the lower index comes first."""
+        best = int(probabilities.argmax())
+        prediction = {
+            "prediction": self.labels[best],
+            "class_index": best,
+            "confidence": float(probabilities[best]),
+        }
+        if top_k is not None:
+            ranked = np.argsort(-probabilities, kind="stable")[:top_k]
+            prediction["top_k"] = [
+                {"label": self.labels[index], "confidence": float(probabilities[index])} for index in ranked
+            ]
+        return prediction
+
+    def _warm_up(self) -> None:
+        for dtype in (np.uint8, np.float32):
+            for size in range(1, self.batch_size + 1):
+                images = np.zeros((size, 32, 32, 3), dtype=dtype)
+                for _ in range(_WARM_CALLS):
+                    self._run(images)
+
+
+def _pick_device(gpu_id: int | None) -> torch.device:
+    if gpu_id is not None and torch.cuda.is_available():
+        return torch.device(f"cuda:{gpu_id}")
+    return torch.device("cpu")
+
+
+def _set_threads(config: Mapping[str, Any] | None) -> None:
+    """Set the threads of one worker: TorchServe leaves torch at one a core, and workers then fight for the cores."""
+    threads = ((config or {}).get("handler") or {}).get("torch_threads")
+    if threads is not None:
+        torch.set_num_threads(int(threads))
+
+
+def _read_labels(file: Path) -> list[str]:
+    names: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+    return [names[str(index)] for index in range(len(names))]
+
+
+def _load_network(file: Path, device: torch.device, labels: list[str]) -> torch.jit.ScriptModule:
+    extra_files: dict[str, Any] = {"metadata.json": ""}
+    load: Callable[..., torch.jit.ScriptModule] = torch.jit.load  # has no types of its own
+    network = load(str(file), map_location=device, _extra_files=extra_files)
+    metadata = json.loads(extra_files["metadata.json"] or "{}")
+    trained_for = metadata.get("class_names")
+    if trained_for is not None and list(trained_for) != labels:
+        raise ValueError(
+            f"{file.name} was trained for the classes {trained_for}, but index_to_name.json names {labels}: "
+            "export the network again, or pack the names that belong to it."
+        )
+    network.eval()
+    # The second freezes too, and then picks layouts and kernels for the CPU.
+    optimise = torch.jit.freeze if device.type == "cuda" else torch.jit.optimize_for_inference
+    optimised: torch.jit.ScriptModule = optimise(network)
+    return optimised
+
+
+def _content_type(headers: Mapping[str, Any]) -> str | None:
+    """Find the request's content type. TorchServe keeps header names in the case in which the client wrote them."""
+    for name, value in headers.items():
+        # Under the name of each body part or query parameter stands a dict, even if that name is "content-type".
+        if isinstance(value, str) and name.lower() == "content-type":
+            return value
+    return None
+
+
+def _text(value: object) -> str:
+    """Bring a query parameter to text; a form's part may be parsed JSON instead, which is no option and not printed."""
+    if isinstance(value, (bytes, bytearray)):
+        return value.decode("utf-8", "replace")
+    return value if isinstance(value, str) else f"<{type(value).__name__}>"
+
+
+def _error(code: str, message: str) -> bytes:
+    return orjson.dumps({"error": {"code": code, "message": message}})
+
+
+_INTERNAL_ERROR = (
+    HTTPStatus.INTERNAL_SERVER_ERROR,
+    _error("internal", "The server failed on this request. This is its fault, not yours; its log tells why."),
+)
+
+
+def _internal_error(doing: str) -> tuple[HTTPStatus, bytes]:
+    """Log the exception being handled; the client learns nothing of it."""
+    logger.exception("Failed when %s", doing)
+    return _INTERNAL_ERROR

@@ -1,0 +1,218 @@
+"""Request body to images, or BadInput. Knows HTTP bodies and numpy, but neither TorchServe nor torch.
+
+Each kind of body is one function in `_DECODERS`: (body, query) to DecodedRequest.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bad_input import BadInput, show
+from pictures import JPEG_SIGNATURE, PNG_SIGNATURE, decode_picture, is_picture
+from pixels import IMAGE_LENGTH, Images, Pixels, decode_bare_list, decode_image, decode_images, decode_raw
+from request_options import OPTION_NAMES, Options, read_options
+
+__all__ = ["BadInput", "DecodedRequest", "decode_request"]
+
+_LIST_KEYS = ("images", "instances")  # the second is KServe V1's name
+_IMAGE_KEYS = ("image", *_LIST_KEYS)
+_TAKEN = "application/json, application/octet-stream, image/png or image/jpeg"
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedRequest:
+    """One request, ready for the network.
+
+    Attributes:
+        images: uint8, or float32 in 0–255, (N, 32, 32, 3), N from 1 to 256.
+        many: whether the answer is a list, {"predictions": […]}.
+        top_k: how many labels to report, 1 to 10; None where nobody asked.
+        max_value: 1 where the numbers were taken as scaled to 0–1, whether told or by themselves; the answer says so.
+    """
+
+    images: Images
+    many: bool
+    top_k: int | None
+    max_value: int | None
+
+
+def decode_request(body: object, content_type: str | None, query: Mapping[str, str]) -> DecodedRequest:
+    """Read one request.
+
+    Args:
+        body: bytes; or, for JSON, what the server has already parsed. TorchServe parses JSON, and hands on what it
+            could not parse as bytes.
+        content_type: the header as it came, with parameters and in any case; None or empty where there was none.
+        query: options beside the body, as text.
+
+    Raises:
+        BadInput: anything that cannot be answered; nothing else is raised, whatever came.
+    """
+    media_type = (content_type or "").partition(";")[0].strip().lower()
+    if not media_type:
+        return _decode_untyped(body, query)
+    decode = _DECODERS.get(media_type)
+    if decode is None:
+        raise _unsupported(media_type)
+    return decode(body, query)
+
+
+def _decode_untyped(body: object, query: Mapping[str, str]) -> DecodedRequest:
+    """Tell the kind of a body without content type, as `curl -T cat.png` sends it, by its first bytes or its length."""
+    if not isinstance(body, (bytes, bytearray)):
+        return _decode_json(body, query)
+    # A raw image may begin like a JPEG, one in 16 million; a truncated JPEG of a fitting length is likelier.
+    if is_picture(body):
+        return _decode_picture(body, query)
+    fits_raw = len(body) > 0 and len(body) % IMAGE_LENGTH == 0
+    if body.lstrip()[:1] in (b"{", b"["):
+        try:
+            parsed = _parse_json(body)
+        except BadInput:
+            if not fits_raw:  # else a raw image whose first pixel happens to be a brace
+                raise
+        else:
+            return _decode_json(parsed, query)
+    if fits_raw or not body:
+        return _decode_raw(body, query)
+    raise BadInput(
+        "unrecognised_body",
+        f"The body of {len(body):,} bytes came without Content-Type and begins with {show(bytes(body[:12]))}: not "
+        f"JSON, PNG or JPEG, nor N × {IMAGE_LENGTH:,} raw bytes. Add the header Content-Type: {_TAKEN}.",
+    )
+
+
+def _decode_json(body: object, query: Mapping[str, str]) -> DecodedRequest:
+    value = _parse_json(body) if isinstance(body, (bytes, bytearray)) else body
+    if type(value) is dict:
+        return _decode_object(value, query)
+    if type(value) is list:
+        options = read_options({}, query)
+        pixels, many = decode_bare_list(value, options.max_value)
+        return _request(pixels, many, options)
+    raise BadInput(
+        "wrong_json",
+        f'The JSON body is {show(value)}, expected an object like {{"image": […]}}, or a list of 3,072 numbers.',
+    )
+
+
+def _decode_object(value: dict[str, Any], query: Mapping[str, str]) -> DecodedRequest:
+    key = _image_key(value)
+    options = read_options(value, query)
+    many = key in _LIST_KEYS
+    decode = decode_images if many else decode_image
+    return _request(decode(value[key], key, options.max_value), many, options)
+
+
+def _image_key(value: dict[str, Any]) -> str:
+    found = [key for key in _IMAGE_KEYS if key in value]
+    if not found:
+        keys = ", ".join(show(key) for key in list(value)[:5]) or "none"
+        raise BadInput(
+            "missing_image",
+            f'The JSON object has no image: its keys are {keys}. Send one image under "image", or '
+            'a list under "images".',
+        )
+    if len(found) > 1:
+        raise BadInput(
+            "two_image_keys",
+            f"The JSON object has {' and '.join(found)}, and only one of them can be answered. Leave one out.",
+        )
+    unknown = [key for key in value if key not in _IMAGE_KEYS and key not in OPTION_NAMES]
+    if unknown:
+        raise BadInput(
+            "unknown_key",
+            f"The JSON object has the key {show(unknown[0])}, which is not known. Beside {found[0]!r} there may be "
+            f"{' and '.join(OPTION_NAMES)}.",
+        )
+    return found[0]
+
+
+def _parse_json(body: bytes | bytearray) -> object:
+    if not body.strip():
+        raise _empty()
+    try:
+        return json.loads(body)
+    except json.JSONDecodeError as error:
+        where = f"at line {error.lineno}, column {error.colno} (character {error.pos:,} of {len(error.doc):,})"
+        reason = f"{error.msg} {where}"
+    except UnicodeDecodeError as error:
+        reason = f"not UTF-8 at byte {error.start:,}"
+    except RecursionError:
+        reason = "nested too deep"
+    except ValueError as error:  # a whole number of more digits than Python reads
+        reason = str(error)
+    raise BadInput(
+        "malformed_json",
+        f"The body is not JSON: {reason}. It begins with {show(bytes(body[:20]))}. "
+        "Send it whole; for raw bytes the header is Content-Type: application/octet-stream.",
+    )
+
+
+def _decode_raw(body: object, query: Mapping[str, str]) -> DecodedRequest:
+    data = _as_bytes(body)
+    if data.startswith(PNG_SIGNATURE) or (data.startswith(JPEG_SIGNATURE) and data.endswith(b"\xff\xd9")):
+        raise BadInput(
+            "picture_as_raw",
+            "The body is a PNG or JPEG file but came as application/octet-stream, which means raw pixels. "
+            "Send it with Content-Type image/png or image/jpeg.",
+        )
+    options = read_options({}, query)
+    _refuse_scale(options, "Raw bytes")
+    images = decode_raw(data)
+    return _request(Pixels(images, scaled=False), len(images) > 1, options)
+
+
+def _decode_picture(body: object, query: Mapping[str, str]) -> DecodedRequest:
+    data = _as_bytes(body)
+    options = read_options({}, query)
+    _refuse_scale(options, "The pixels of a picture file")
+    return _request(Pixels(decode_picture(data)[None], scaled=False), False, options)
+
+
+def _request(pixels: Pixels, many: bool, options: Options) -> DecodedRequest:
+    return DecodedRequest(pixels.images, many, options.top_k, 1 if pixels.scaled else None)
+
+
+def _as_bytes(body: object) -> bytes | bytearray:
+    if not isinstance(body, (bytes, bytearray)) or not body:
+        raise _empty()
+    return body
+
+
+def _refuse_scale(options: Options, what: str) -> None:
+    if options.max_value == 1:
+        raise BadInput(
+            "wrong_max_value",
+            f"max_value is 1, but {what[0].lower()}{what[1:]} are whole numbers in 0–255. Leave max_value out; it is "
+            "for numbers in JSON.",
+        )
+
+
+def _empty() -> BadInput:
+    return BadInput("empty_body", f"The body is empty, expected an image. Send it with Content-Type {_TAKEN}.")
+
+
+def _refuse_form(body: object, query: Mapping[str, str]) -> DecodedRequest:
+    raise BadInput(
+        "form_body",
+        "The body came as application/x-www-form-urlencoded, which `curl -d` adds by itself. Add the header "
+        "Content-Type: application/json for JSON; for a picture use curl --data-binary @cat.png with "
+        "Content-Type: image/png.",
+    )
+
+
+def _unsupported(media_type: str) -> BadInput:
+    code = "unsupported_picture" if media_type.startswith("image/") else "unsupported_type"
+    return BadInput(code, f"The Content-Type is {show(media_type)}, expected {_TAKEN}.")
+
+
+_DECODERS: Mapping[str, Callable[[object, Mapping[str, str]], DecodedRequest]] = {
+    "application/json": _decode_json,
+    "application/octet-stream": _decode_raw,
+    "image/png": _decode_picture,
+    "image/jpeg": _decode_picture,
+    "image/jpg": _decode_picture,  # no registered name, but a common one
+    "application/x-www-form-urlencoded": _refuse_form,
+}

@@ -1,0 +1,162 @@
+"""The trained network as one TorchScript file that takes pixels and gives probabilities. The stage `export`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import orjson
+import torch
+import typer
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.atomic_write import atomic_write
+from training.command import console, run_stage
+from training.data import DATA_FILE, load_dataset
+from training.errors import ExportRefused, ParameterError
+from training.evaluate import digest_file, read_evaluation
+from training.labels import class_names
+from training.model import EVALUATION_BATCH, IMAGE_SIZE, Classifier
+from training.params import check_sections, load_params
+from training.provenance import git_commit
+from training.weights import WEIGHTS_FILE, load_classifier, read_record
+
+MODEL_FILE = Path("artifacts/model.pt")
+METADATA_NAME = "metadata.json"  # inside the TorchScript file
+
+
+@dataclass(frozen=True)
+class ExportParams:
+    """The section `export` of params.yaml."""
+
+    SECTION: ClassVar[str] = "export"
+
+    tolerance: float
+
+    def __post_init__(self) -> None:
+        if self.tolerance <= 0:
+            raise ParameterError(f"export.tolerance is {self.tolerance}; expected a number above 0")
+
+
+@dataclass(frozen=True)
+class ArchiveParams:
+    """The section `archive` of params.yaml."""
+
+    SECTION: ClassVar[str] = "archive"
+
+    version: str
+
+
+def export(
+    classifier: Classifier, metadata: dict[str, Any], images: NDArray[np.uint8], tolerance: float, path: Path
+) -> float:
+    """Write the TorchScript file, after reading it back and comparing it with the eager network.
+
+    Args:
+        classifier: the network with its weights, in evaluation mode.
+        metadata: rides inside the file as `metadata.json`.
+        images: (N, 32, 32, 3), what the two are compared on.
+        tolerance: the most that any probability may differ.
+        path: the file; untouched when the export is refused.
+
+    Returns:
+        The largest difference of a probability.
+
+    Raises:
+        ExportRefused: a probability differs by more than `tolerance`, or another class is the most probable one.
+    """
+    scripted = torch.jit.script(classifier)
+    with atomic_write(path) as temporary:
+        torch.jit.save(scripted, str(temporary), _extra_files={METADATA_NAME: orjson.dumps(metadata)})
+        exported = torch.jit.load(str(temporary), map_location="cpu")
+        difference = largest_difference(classifier, exported, images)
+        if not difference <= tolerance:  # NaN is refused too
+            raise ExportRefused(
+                f"probabilities differ by {difference:.1e} from the trained network's, {tolerance:.1e} is allowed "
+                f"(export.tolerance); {path} was not written"
+            )
+    return difference
+
+
+@torch.inference_mode()
+def largest_difference(
+    eager: Callable[[Tensor], Tensor], exported: Callable[[Tensor], Tensor], images: NDArray[np.uint8]
+) -> float:
+    """Return the largest difference of a probability over pictures (N, 32, 32, 3).
+
+    Raises:
+        ExportRefused: another class is the most probable one for some picture.
+    """
+    largest = 0.0
+    for start in range(0, len(images), EVALUATION_BATCH):
+        batch = torch.from_numpy(images[start : start + EVALUATION_BATCH])
+        expected, got = eager(batch), exported(batch)
+        other = (expected.argmax(1) != got.argmax(1)).nonzero().flatten().tolist()
+        if other:
+            raise ExportRefused(
+                f"the exported network gives picture {start + other[0]} another class than the trained one "
+                f"({len(other)} of {len(batch)} pictures from {start} on); no file was written"
+            )
+        largest = float(np.fmax(largest, (expected - got).abs().max().item()))
+        if not torch.isfinite(got).all():
+            return float("nan")
+    return largest
+
+
+def synthetic_images(count: int = 500) -> NDArray[np.uint8]:
+    """Draw pictures (N, 32, 32, 3) of noise at every smoothness: a stand-in where the test images are not at hand."""
+    generator = np.random.default_rng(0)
+    pictures = np.empty((count, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
+    for index in range(count):
+        side = 2 ** (index % 6)  # blocks of 32, 16, … 1 pixels
+        coarse = generator.integers(0, 256, (side, side, 3), dtype=np.uint8)
+        pictures[index] = np.kron(coarse, np.ones((IMAGE_SIZE // side, IMAGE_SIZE // side, 1), dtype=np.uint8))
+    return pictures
+
+
+def main(
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="export.KEY=VALUE…")] = None,
+    data: Annotated[Path, typer.Option(help="the data set whose test images the export is checked on")] = DATA_FILE,
+    weights: Annotated[Path, typer.Option(help="the weights to export")] = WEIGHTS_FILE,
+    output: Annotated[Path, typer.Option(help="the file to write")] = MODEL_FILE,
+) -> None:
+    """Export weights as TorchScript. Without a prepared data set, the check runs on drawn pictures, and says so."""
+    given = overrides or []
+    check_sections([item for item in given if not item.startswith("model.")], ExportParams, ArchiveParams)
+    params, archive = load_params(ExportParams, given), load_params(ArchiveParams, given)
+    classifier = load_classifier(weights, given)
+    if data.exists():
+        images, kind = load_dataset(data).test_images, "test images"
+    else:
+        images, kind = synthetic_images(), "drawn pictures (no prepared data set here)"
+    metadata = describe(weights, archive.version)
+    difference = export(classifier, metadata, images, params.tolerance, output)
+    console.print(
+        f"{output}: as the trained network on {len(images):,} {kind}, largest difference {difference:.1e}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def describe(weights: Path, version: str) -> dict[str, Any]:
+    """Return the metadata of an export: what a server must know to name its answers and to trace them back.
+
+    Fields that are not known, as for weights trained elsewhere, are None.
+    """
+    record = read_record(weights) or {}
+    figures = read_evaluation(weights) or {}
+    return {
+        "class_names": list(class_names()),
+        "version": version,
+        "git_commit": record.get("git_commit") or git_commit(),
+        "data_digest": record.get("data_digest"),
+        "mlflow_run": record.get("mlflow_run"),
+        "weights_digest": digest_file(weights),
+        "accuracy": figures.get("accuracy"),
+    }
+
+
+if __name__ == "__main__":
+    run_stage(main)
