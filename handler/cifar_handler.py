@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from decoding import BadInput, DecodedRequest, decode_request
+from request_options import join_query_and_headers
 
 logger = logging.getLogger(__name__)
 
@@ -96,8 +97,10 @@ class CifarHandler:
 
     def _decode(self, row: Mapping[str, Any], context: Any, index: int) -> DecodedRequest | tuple[HTTPStatus, bytes]:
         try:
+            headers = _headers(context.get_all_request_header(index))
             query = {name: _text(value) for name, value in row.items() if name not in _NOT_OPTIONS}
-            return decode_request(row.get("body"), _content_type(context.get_all_request_header(index)), query)
+            options = join_query_and_headers(query, headers)
+            return decode_request(row.get("body"), headers.get("content-type"), options)
         except BadInput as refusal:
             return HTTPStatus(refusal.status), _error(refusal.code, refusal.message)
         except Exception:
@@ -203,13 +206,10 @@ def _load_network(file: Path, device: torch.device, labels: list[str]) -> torch.
     return optimised
 
 
-def _content_type(headers: Mapping[str, Any]) -> str | None:
-    """Find the request's content type. TorchServe keeps header names in the case in which the client wrote them."""
-    for name, value in headers.items():
-        # Under the name of each body part or query parameter stands a dict, even if that name is "content-type".
-        if isinstance(value, str) and name.lower() == "content-type":
-            return value
-    return None
+def _headers(headers: Mapping[str, Any]) -> dict[str, str]:
+    """Bring header names to lower case: TorchServe keeps the case in which the client wrote them."""
+    # Under the name of each body part or query parameter stands a dict, even if that name is "content-type".
+    return {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
 
 
 def _text(value: object) -> str:

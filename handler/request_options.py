@@ -1,4 +1,4 @@
-"""The options of a request, `top_k` and `max_value`, from JSON keys and query parameters."""
+"""The options of a request, `top_k` and `max_value`, from JSON keys, query parameters and headers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ def read_options(json_keys: Mapping[str, object], query: Mapping[str, str]) -> O
 
     Args:
         json_keys: a JSON body's keys; those that are no options are passed over.
-        query: the query parameters, as text.
+        query: options that came beside the body, as text: see `join_query_and_headers`.
 
     Raises:
         BadInput: unknown query parameter, wrong value, or two values that differ.
@@ -47,6 +47,33 @@ def read_options(json_keys: Mapping[str, object], query: Mapping[str, str]) -> O
         top_k=_agreed("top_k", in_json.top_k, in_query.top_k),
         max_value=_agreed("max_value", in_json.max_value, in_query.max_value),
     )
+
+
+def join_query_and_headers(query: Mapping[str, str], headers: Mapping[str, str]) -> dict[str, str]:
+    """Join the two places beside the body in which an option may stand.
+
+    TorchServe 0.12.0 drops the query of /predictions/… before the handler sees it (docs/adr/0004), so that a picture or
+    raw bytes can only carry an option as a header.
+
+    Args:
+        query: parameters, as text.
+        headers: with names in lower case; `x-top-k` is top_k, `x-max-value` is max_value, others are passed over.
+
+    Raises:
+        BadInput: both have an option, with different values.
+    """
+    joined = dict(query)
+    for name in OPTION_NAMES:
+        header = f"x-{name.replace('_', '-')}"
+        value = headers.get(header)
+        if value is None:
+            continue
+        if joined.setdefault(name, value) != value:
+            raise BadInput(
+                "conflicting_option",
+                f"{name} is {show(joined[name])} in the query but {show(value)} in the header {header}. Say it once.",
+            )
+    return joined
 
 
 def _number_or_text(text: str) -> object:
@@ -79,6 +106,6 @@ def _agreed(name: str, in_json: int | None, in_query: int | None) -> int | None:
     if in_json is not None and in_query is not None and in_json != in_query:
         raise BadInput(
             "conflicting_option",
-            f"{name} is {in_json} in the body but {in_query} in the query. Say it once, or the same in both.",
+            f"{name} is {in_json} in the body but {in_query} beside it (in the query or a header). Say it once.",
         )
     return in_json if in_json is not None else in_query

@@ -249,3 +249,19 @@ def test_loading_takes_a_network_without_class_names(tmp_path):
     handler = CifarHandler()
     handler.initialize(context_for(save_network(tmp_path, {})))
     assert handler.labels == LABELS
+
+
+def test_options_come_in_headers_of_any_case(handler, context):
+    [(status, answer)] = ask(handler, context, [{"body": image_of(3).tobytes()}], RAW | {"x-Top-K": "2"})
+    assert (status, [guess["label"] for guess in answer["top_k"]]) == (200, ["cat", "airplane"])
+
+
+def test_a_wrong_option_in_a_header_is_refused(handler, context):
+    [(status, answer)] = ask(handler, context, [{"body": image_of(3).tobytes()}], RAW | {"X-Top-K": "11"})
+    assert (status, answer["error"]["code"]) == (422, "wrong_top_k")
+
+
+def test_header_and_query_that_disagree_are_refused(handler, context):
+    row = {"body": image_of(3).tobytes(), "top_k": bytearray(b"3")}
+    [(status, answer)] = ask(handler, context, [row], RAW | {"X-Top-K": "2"})
+    assert (status, answer["error"]["code"]) == (422, "conflicting_option")

@@ -1,0 +1,281 @@
+"""Asks the prediction server: arrays or pictures out, predictions back (docs/http-api.md)."""
+
+import http.client
+import ipaddress
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+import orjson
+import requests
+from numpy.typing import NDArray
+
+from client.errors import ModelNotFound, RequestRefused, ServerError, ServerUnreachable, UnexpectedAnswer
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+DEFAULT_TIMEOUT_S = 30.0
+IMAGE_SHAPE = (32, 32, 3)
+MODEL_NAME = "cifar"
+
+# The contract's limit for one request of raw bytes.
+MAX_RAW_IMAGES = 256
+# A float32 takes up to 16 characters of JSON, an image then 3,072 × 16 = 49 kB, and 64 of them 3.2 MB: half of what
+# TorchServe accepts (max_request_size, 6,553,500 bytes).
+MAX_JSON_IMAGES = 64
+
+
+class Guess(NamedTuple):
+    """One class and the probability given to it, 0 to 1."""
+
+    label: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model sees in one image; `top_k` is empty unless it was asked for, else most probable first."""
+
+    label: str
+    class_index: int
+    confidence: float
+    top_k: tuple[Guess, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The predictions in the order sent, and the version that made them.
+
+    `model_version` is None where the header is missing (a proxy dropped it), and names all, "1.0, 1.1", where a
+    deployment switched versions between two requests of one call.
+    """
+
+    predictions: tuple[Prediction, ...]
+    model_version: str | None
+
+
+class InferenceClient:
+    """One connection to a prediction server.
+
+    Usage:
+        with InferenceClient() as client:
+            client.predict(images)                          # uint8 or float (N, 32, 32, 3), or one (32, 32, 3)
+            client.predict(Path("cat.png").read_bytes())    # a PNG or JPEG file
+            client.predict(images, top_k=3, version="1.1")
+
+    `timeout_s` bounds the wait for a connection, and each wait for data; every request has it for itself.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        self.url = check_url(url)
+        self.timeout_s = timeout_s
+        self._session = requests.Session()
+        # requests would send even 127.0.0.1 through the proxy that the environment names, where nobody serves it.
+        self._session.trust_env = not _is_loopback(self.url)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._session.close()
+
+    def predict(
+        self,
+        images: NDArray[Any] | bytes,
+        *,
+        top_k: int | None = None,
+        version: str | None = None,
+        max_value: int | None = None,
+    ) -> Answer:
+        """Predict the classes of images, in as many requests as they need.
+
+        Args:
+            images: uint8 or float (N, 32, 32, 3), one (32, 32, 3), or the bytes of one PNG or JPEG file.
+            top_k: how many guesses to tell for each image, 1 to 10.
+            version: the model version to ask; the server's default version if None.
+            max_value: 255, or 1 for floats scaled to 0–1; told from the numbers if None. Bytes have none.
+
+        Raises:
+            ValueError: the array has another shape or type.
+            CifarError: see client.errors.
+        """
+        # A header, because TorchServe drops the query of /predictions/… (docs/adr/0004).
+        options = {"X-Top-K": str(top_k)} if top_k is not None else {}
+        if isinstance(images, bytes):
+            return self._ask(images, _picture_type(images), version, options, expected=1)
+        answers = [
+            self._ask(body, content_type, version, options, expected)
+            for body, content_type, expected in _encode_arrays(images, max_value)
+        ]
+        versions = dict.fromkeys(answer.model_version for answer in answers if answer.model_version)
+        return Answer(tuple(p for answer in answers for p in answer.predictions), ", ".join(versions) or None)
+
+    def _ask(
+        self, body: bytes, content_type: str, version: str | None, options: dict[str, str], expected: int
+    ) -> Answer:
+        path = f"/predictions/{MODEL_NAME}" + (f"/{quote(version, safe='')}" if version is not None else "")
+        try:
+            response = self._session.post(
+                self.url + path,
+                data=body,
+                headers={"Content-Type": content_type, "Accept": "application/json"} | options,
+                timeout=self.timeout_s,
+                allow_redirects=False,  # requests would follow with a GET, without the image
+            )
+        except requests.Timeout as error:
+            raise ServerUnreachable(self.url, f"nothing came within {self.timeout_s:g} s") from error
+        except requests.RequestException as error:
+            raise ServerUnreachable(self.url, _say_why(error)) from error
+        return _read_response(response, self.url, version, expected)
+
+
+def check_url(url: str) -> str:
+    """Return the base URL without a closing slash; ValueError if it is no http:// or https:// URL."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{url!r} is not a URL like {DEFAULT_URL}")
+    _ = parts.port  # raises ValueError unless it is a number that fits
+    return url.rstrip("/")
+
+
+def split_images(images: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Cut (N, 32, 32, 3) into pieces that fit one request each, as views."""
+    limit = MAX_RAW_IMAGES if images.dtype == np.uint8 else MAX_JSON_IMAGES
+    for start in range(0, len(images), limit):
+        yield images[start : start + limit]
+
+
+def find_max_value(images: NDArray[Any]) -> int:
+    """Tell whether the numbers are scaled to 0–255 or 0–1, by the server's own rule.
+
+    To be asked of all images together: a piece may be so dark that it would be taken for the other scale.
+    """
+    if images.dtype == np.uint8:
+        return 255
+    scaled = images.size > 0 and images.min() >= 0 and images.max() <= 1 and bool((images % 1 != 0).any())
+    return 1 if scaled else 255
+
+
+def _encode_arrays(images: NDArray[Any], max_value: int | None) -> Iterator[tuple[bytes, str, int]]:
+    """Yield (body, content type, number of images) for each request."""
+    if images.shape == IMAGE_SHAPE:
+        images = images[np.newaxis]
+    if images.shape[1:] != IMAGE_SHAPE or not len(images):
+        raise ValueError(f"expected images of shape (32, 32, 3) or (N, 32, 32, 3), got {images.shape}")
+    if images.dtype == np.uint8:
+        for piece in split_images(images):
+            yield piece.tobytes(), "application/octet-stream", len(piece)
+    elif np.issubdtype(images.dtype, np.floating):
+        scale = max_value if max_value is not None else find_max_value(images)
+        for piece in split_images(images):
+            document = {"images": np.ascontiguousarray(piece, dtype=np.float32), "max_value": scale}
+            yield orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY), "application/json", len(piece)
+    else:
+        raise ValueError(f"expected uint8 or floating-point numbers, got {images.dtype}")
+
+
+def _picture_type(picture: bytes) -> str:
+    return "image/png" if picture.startswith(b"\x89PNG") else "image/jpeg"
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, not an address
+        return host == "localhost"
+
+
+def _say_why(error: BaseException) -> str:
+    """Dig the cause out of the layers that requests and urllib3 wrap around it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        match cause:
+            case ConnectionRefusedError():
+                return "nothing listens there"
+            case socket.gaierror():
+                return "the host name is unknown"
+            case ConnectionResetError() | BrokenPipeError() | http.client.IncompleteRead():
+                return "it closed the connection before its answer was complete; its log may say why (logs/)"
+        cause = cause.__cause__ or cause.__context__
+    return str(error)
+
+
+def _read_response(response: requests.Response, url: str, version: str | None, expected: int) -> Answer:
+    status = response.status_code
+    excerpt = _excerpt(response.content)
+    try:
+        document = orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        document = None
+    if status >= 500:
+        raise ServerError(status, _torchserve_message(document) or excerpt)
+    if status >= 400:
+        raise _read_refusal(response, document, url, version)
+    if status != 200:
+        raise UnexpectedAnswer(url, f"has status {status}", response.headers.get("Location", excerpt))
+    if document is None:
+        raise UnexpectedAnswer(url, "is not JSON", excerpt)
+    try:
+        entries = document.get("predictions", [document])
+        predictions = tuple(_read_prediction(entry) for entry in entries)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UnexpectedAnswer(url, "is JSON, but no prediction", excerpt) from error
+    if len(predictions) != expected:
+        raise UnexpectedAnswer(url, f"holds {len(predictions)} predictions for {expected} images", excerpt)
+    return Answer(predictions, response.headers.get("X-Model-Version"))
+
+
+def _read_prediction(entry: dict[str, Any]) -> Prediction:
+    return Prediction(
+        label=_text(entry["prediction"]),
+        class_index=int(entry["class_index"]),
+        confidence=float(entry["confidence"]),
+        top_k=tuple(Guess(_text(guess["label"]), float(guess["confidence"])) for guess in entry.get("top_k", ())),
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {type(value).__name__}")
+    return value
+
+
+def _read_refusal(response: requests.Response, document: Any, url: str, version: str | None) -> Exception:
+    """Turn a 4xx into an error: the contract's, TorchServe's own, or a stranger's."""
+    status = response.status_code
+    match document:
+        case {"error": {"code": str(code), "message": str(message)}}:
+            return RequestRefused(status, code, message)
+        case {"type": "ModelNotFoundException" | "ModelVersionNotFoundException" as code}:
+            what = f"no version {version!r} of the model" if version is not None else "no model"
+            advice = "Ask for another version or leave it out" if version is not None else "Load it with `make up`"
+            message = f"The server at {url} serves {what} {MODEL_NAME!r}. {advice}."
+            return ModelNotFound(status, code, message)
+        case {"type": str(code), "message": str(message)}:
+            return RequestRefused(status, code, message)
+    if status == 413:  # comes from the network layer, which explains nothing
+        size = len(response.request.body or b"")
+        return RequestRefused(status, "too_large", f"The request of {size:,} bytes is larger than the server accepts.")
+    return UnexpectedAnswer(url, f"has status {status} and is not one of this service", _excerpt(response.content))
+
+
+def _torchserve_message(document: Any) -> str | None:
+    match document:
+        case {"message": str(message)} | {"error": {"message": str(message)}}:
+            return message
+    return None
+
+
+def _excerpt(body: bytes, length: int = 200) -> str:
+    """The beginning of a body as one printable line."""
+    words = body[: 4 * length].decode("utf-8", "replace").split()
+    line = "".join(character for character in " ".join(words) if character.isprintable())
+    return line if len(line) <= length else line[: length - 1] + "…"

@@ -1,0 +1,1 @@
+"""Starts and stops one TorchServe on this machine: `cifar up` and `cifar down`."""

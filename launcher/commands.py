@@ -1,0 +1,43 @@
+"""`cifar up` and `cifar down`."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from launcher.server import CONFIG, MODEL_STORE, RUN_DIR, START_TIMEOUT_S, TorchServe
+
+ConfigOption = Annotated[Path, typer.Option(help="TorchServe's configuration.", dir_okay=False)]
+RunDirOption = Annotated[Path, typer.Option(help="Logs and the memory of the process; removed by `down`.")]
+
+
+def up(
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME=ARCHIVE", help="What to serve; none: every archive.")
+    ] = None,
+    config: ConfigOption = CONFIG,
+    model_store: Annotated[Path, typer.Option(help="Folder of the archives.", file_okay=False)] = MODEL_STORE,
+    run_dir: RunDirOption = RUN_DIR,
+    timeout_s: Annotated[float, typer.Option(min=1, help="Seconds to wait until it serves.")] = START_TIMEOUT_S,
+) -> None:
+    """Start TorchServe, unless it runs, and wait until it has answered a picture."""
+    console = Console(stderr=True)
+    server = TorchServe(run_dir, config, model_store, models)
+    begin = time.monotonic()
+    with console.status("Starting TorchServe…"):
+        ready = server.start(timeout_s)
+    for model in ready:
+        console.print(
+            f"{model.name} {model.version} is ready: {model.workers} workers, {time.monotonic() - begin:.1f} s, "
+            f"POST {server.addresses.inference}/predictions/{model.name}",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+def down(run_dir: RunDirOption = RUN_DIR) -> None:
+    """Stop the TorchServe that `up` started, and remove what it made at run time."""
+    stopped = TorchServe(run_dir).stop()
+    Console(stderr=True).print("TorchServe has stopped." if stopped else "No TorchServe of this checkout was running.")

@@ -1,0 +1,181 @@
+"""Starts one TorchServe, waits until it serves, and stops it without leaving anything behind."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from launcher.archives import check_model_store
+from launcher.config import Addresses, read_addresses
+from launcher.errors import ConfigUnusable, StartFailed
+from launcher.java import find_java_home
+from launcher.ports import check_ports_free
+from launcher.readiness import NotReady, ReadyModel, wait_until_ready
+from launcher.state import RunState, find_server, read_state, write_state
+
+ROOT = Path(__file__).resolve().parent.parent
+RUN_DIR = ROOT / "run"
+CONFIG = ROOT / "config.properties"
+MODEL_STORE = ROOT / "model_store"
+
+START_TIMEOUT_S = 120.0
+# TorchServe closes its listeners, writes a snapshot and ends its workers; without load it takes 2 s.
+STOP_TIMEOUT_S = 30.0
+
+_LOG_LINES = 40
+# What TorchServe logs when a worker could not load the model. It would try again for five minutes.
+_LOAD_FAILED = ("Failed to load model", "Backend worker process died")
+
+
+class TorchServe:
+    """The TorchServe of one run folder; there is at most one.
+
+    Args:
+        run_dir: for the logs and for what is remembered of the server; made by `start`, removed by `stop`.
+        config: config.properties.
+        model_store: the folder of the archives.
+        models: what to load, such as `["cifar=cifar-1.0.mar"]`; None leaves it to the configuration.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path = RUN_DIR,
+        config: Path = CONFIG,
+        model_store: Path = MODEL_STORE,
+        models: list[str] | None = None,
+    ) -> None:
+        self.run_dir = run_dir
+        self.config = config
+        self.model_store = model_store
+        self.models = models
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where it listens, or will; raises ConfigUnusable."""
+        return read_addresses(self.config)
+
+    @property
+    def process(self) -> psutil.Process | None:
+        """Its Java process; None where it does not run."""
+        state = read_state(self.run_dir)
+        return find_server(state) if state else None
+
+    def start(self, timeout_s: float = START_TIMEOUT_S) -> list[ReadyModel]:
+        """Start it, unless it runs, and wait until it serves.
+
+        Raises:
+            ConfigUnusable, ArchiveUnusable, JavaMissing, PortTaken: found before anything was started.
+            StartFailed: it ended or did not serve in time. It is stopped again; its logs stay in the run folder.
+        """
+        addresses = self.addresses
+        state = read_state(self.run_dir)
+        if state is None or find_server(state) is None:
+            self.stop()  # what a server that crashed has left
+            check_model_store(self.model_store, self.models)
+            check_ports_free(addresses.endpoints)
+            state = self._launch(find_java_home())
+        elif Path(state.config) != self.config.resolve():
+            raise ConfigUnusable(
+                f"A TorchServe runs from {self.run_dir} with {state.config}, not with {self.config}; stop it first"
+            )
+        try:
+            return wait_until_ready(addresses, timeout_s, lambda: self._find_failure(state))
+        except NotReady as error:
+            time.sleep(1)  # a worker's traceback comes line by line, behind the words that gave its end away
+            log = self._end_of_log()
+            self._end_processes(state)
+            raise StartFailed(f"TorchServe was started but does not serve: {error}", log) from None
+
+    def stop(self) -> bool:
+        """End it and its workers, and remove the run folder with all that it made at run time.
+
+        Returns:
+            Whether it was running.
+        """
+        state = read_state(self.run_dir)
+        running = state is not None and find_server(state) is not None
+        if state is not None:
+            self._end_processes(state)
+        shutil.rmtree(self.run_dir, ignore_errors=True)
+        return running
+
+    def _launch(self, java_home: Path) -> RunState:
+        """Run the plain `torchserve --start`, which leaves a Java process behind, and remember that."""
+        logs = self.run_dir / "logs"
+        logs.mkdir(parents=True)
+        # Not in the run folder: a path of a socket must be shorter than 108 bytes, a checkout's path may be longer.
+        temp_dir = tempfile.mkdtemp(prefix="cifar-ts-")
+        environment = os.environ | {
+            "JAVA_HOME": str(java_home),
+            "LOG_LOCATION": str(logs),
+            "METRICS_LOCATION": str(logs),
+            "TEMP": temp_dir,  # Java's: sockets and unpacked archives
+            "TMPDIR": temp_dir,  # Python's: the launcher's file with the process id
+            "PWD": str(ROOT),  # config.properties refers to it
+        }
+        environment.pop("TS_CONFIG_FILE", None)  # it would beat --ts-config
+        command = [sys.executable, "-m", "ts.model_server", "--start", "--ncs"]
+        command += ["--ts-config", str(self.config.resolve()), "--model-store", str(self.model_store.resolve())]
+        command += ["--models", *self.models] if self.models else []
+        with (logs / "console.log").open("wb") as console:
+            subprocess.run(
+                command,
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in the terminal that ran `make up` is not for the server
+                check=False,
+            )
+        try:
+            pid = int((Path(temp_dir) / ".model_server.pid").read_text())
+            state = RunState(pid, psutil.Process(pid).create_time(), temp_dir, str(self.config.resolve()))
+        except (OSError, ValueError, psutil.Error):
+            shutil.rmtree(temp_dir, ignore_errors=True)
+            raise StartFailed("TorchServe could not be started", self._end_of_log()) from None
+        write_state(self.run_dir, state)
+        return state
+
+    def _find_failure(self, state: RunState) -> str | None:
+        if find_server(state) is None:
+            return "its Java process has ended"
+        log = self._console()
+        return next((f"a worker could not load the model ({words})" for words in _LOAD_FAILED if words in log), None)
+
+    def _end_processes(self, state: RunState) -> None:
+        """End the server, then the workers that outlived it, and remove its temporary folder."""
+        server = find_server(state)
+        if server is not None:
+            server.terminate()
+            _gone, alive = psutil.wait_procs([server], timeout=STOP_TIMEOUT_S)
+            for process in alive:
+                process.kill()
+        orphans = _find_workers(state.temp_dir)
+        for process in orphans:
+            process.kill()
+        psutil.wait_procs(orphans, timeout=STOP_TIMEOUT_S)
+        shutil.rmtree(state.temp_dir, ignore_errors=True)
+
+    def _console(self) -> str:
+        try:
+            return (self.run_dir / "logs" / "console.log").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+    def _end_of_log(self) -> str:
+        return "\n".join(self._console().splitlines()[-_LOG_LINES:])
+
+
+def _find_workers(temp_dir: str) -> list[psutil.Process]:
+    """Find workers by the folder of their sockets, which no other server shares."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if any(argument.startswith(f"{temp_dir}/") for argument in process.info["cmdline"] or ()):
+            found.append(process)
+    return found

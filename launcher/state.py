@@ -1,0 +1,48 @@
+"""What `cifar up` must remember for `cifar down`: one small file in the run folder."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+_FILE = "torchserve.json"
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A TorchServe that was started here."""
+
+    pid: int  # of its Java process
+    started: float  # when that process began, seconds since 1970: a number that came again is another process
+    temp_dir: str  # sockets, unpacked archives
+    config: str  # the config.properties that it was started with
+
+
+def read_state(run_dir: Path) -> RunState | None:
+    """Return what was remembered; None where nothing was, or where the file is no such file."""
+    try:
+        return RunState(**json.loads((run_dir / _FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_state(run_dir: Path, state: RunState) -> None:
+    """Remember, whole or not at all."""
+    temporary = run_dir / f".{_FILE}"
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(asdict(state), file, indent=2)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(run_dir / _FILE)
+
+
+def find_server(state: RunState) -> psutil.Process | None:
+    """Return the server's process where it still runs."""
+    try:
+        process = psutil.Process(state.pid)
+        same = abs(process.create_time() - state.started) < 1
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.Error:
+        return None

@@ -1,0 +1,247 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from client import InputUnreadable
+from client.pictures import PictureFile, list_files, open_input, read_array
+
+
+@pytest.fixture
+def save_array(tmp_path):
+    def save(array, name="array.npy"):
+        path = tmp_path / name
+        np.save(path, array)
+        return path
+
+    return save
+
+
+def read(path):
+    return PictureFile(str(path), path).read()
+
+
+def decode(picture):
+    with Image.open(io.BytesIO(picture)) as image:
+        image.load()
+        return image
+
+
+# Arrays
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.float64])
+def test_rows_of_an_array_are_named_by_their_place(save_array, dtype):
+    path = save_array(np.zeros((3, 32, 32, 3), dtype), "cats.npy")
+    pixels = read_array(path)
+    assert pixels.names == (f"{path}[0]", f"{path}[1]", f"{path}[2]")
+    assert pixels.images.shape == (3, 32, 32, 3)
+
+
+def test_array_of_one_image_bears_the_files_name(save_array):
+    path = save_array(np.full((32, 32, 3), 7, np.uint8))
+    pixels = read_array(path)
+    assert pixels.names == (str(path),)
+    assert pixels.images.shape == (1, 32, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "mend"), [((3, 32, 32), "transpose(1, 2, 0)"), ((5, 3, 32, 32), "transpose(0, 2, 3, 1)")]
+)
+def test_channels_first_array_is_refused_with_its_shape_and_the_remedy(save_array, shape, mend):
+    array = np.zeros(shape, np.uint8)
+    with pytest.raises(InputUnreadable) as caught:
+        read_array(save_array(array))
+    assert str(shape) in str(caught.value)
+    assert mend in str(caught.value)
+    axes = eval(mend.removeprefix("transpose"))
+    assert array.transpose(axes).shape[-3:] == (32, 32, 3)
+
+
+@pytest.mark.parametrize("shape", [(0, 32, 32, 3), (32, 32), (32, 32, 4), (2, 2, 32, 32, 3), (3072,), ()], ids=str)
+def test_other_wrong_shape_is_refused_with_what_came_and_what_is_expected(save_array, shape):
+    with pytest.raises(InputUnreadable) as caught:
+        read_array(save_array(np.zeros(shape, np.uint8)))
+    assert f"shape {shape}, expected (32, 32, 3) or (N, 32, 32, 3)" in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.bool_, np.complex64, "<U3"])
+def test_wrong_type_of_numbers_is_refused_by_name(save_array, dtype):
+    with pytest.raises(InputUnreadable, match=f"type {np.dtype(dtype)}, expected uint8".replace("<", ".")):
+        read_array(save_array(np.zeros((32, 32, 3), dtype)))
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_numbers_that_json_cannot_say_are_refused(save_array, number):
+    images = np.zeros((2, 32, 32, 3))
+    images[1, 2, 3, 0] = number
+    with pytest.raises(InputUnreadable, match="not finite"):
+        read_array(save_array(images))
+
+
+def test_pickled_array_is_never_loaded(save_array, tmp_path):
+    trap = tmp_path / "sprung"
+
+    class Trap:
+        def __reduce__(self):
+            return trap.touch, ()
+
+    path = save_array(np.array([Trap()], object))
+    with pytest.raises(InputUnreadable, match="safely"):
+        read_array(path)
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"], ids=["empty", "text", "cut-header"])
+def test_file_that_only_calls_itself_an_array_is_refused(tmp_path, content):
+    path = tmp_path / "fake.npy"
+    path.write_bytes(content)
+    with pytest.raises(InputUnreadable, match=r"fake\.npy: not an array"):
+        read_array(path)
+
+
+def test_array_cut_short_is_refused(save_array):
+    path = save_array(np.zeros((4, 32, 32, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(InputUnreadable):
+        read_array(path)
+
+
+def test_pieces_keep_names_images_and_scale_together(save_array):
+    images = np.full((65, 32, 32, 3), 0.25)
+    images[64] = 1  # alone, it would be taken for almost black in 0–255
+    path = save_array(images)
+    first, last = read_array(path).split()
+    assert (len(first.names), first.names[0]) == (64, f"{path}[0]")
+    assert last.names == (f"{path}[64]",)
+    assert last.images.max() == 1
+    assert (first.max_value, last.max_value) == (1, 1)
+
+
+# Pictures
+
+
+@pytest.mark.parametrize("picture_format", ["PNG", "JPEG"])
+def test_png_and_jpeg_are_not_touched_whatever_their_name(tmp_path, picture_format):
+    path = tmp_path / "picture.dat"
+    Image.new("RGB", (40, 30), "red").save(path, picture_format)
+    assert read(path) == path.read_bytes()
+
+
+@pytest.mark.parametrize("picture_format", ["BMP", "GIF", "WEBP", "TIFF", "PPM"])
+def test_other_format_becomes_a_png_of_the_same_pixels(tmp_path, picture_format):
+    path = tmp_path / "picture"
+    options = {"lossless": True} if picture_format == "WEBP" else {}
+    Image.new("RGB", (40, 30), (200, 30, 60)).save(path, picture_format, **options)
+    sent = decode(read(path))
+    assert (sent.format, sent.size) == ("PNG", (40, 30))
+    assert sent.convert("RGB").getpixel((20, 15)) == (200, 30, 60)
+
+
+def test_transparency_is_left_for_the_server_to_lay_over_white(tmp_path):
+    path = tmp_path / "picture.webp"
+    Image.new("RGBA", (8, 8), (10, 20, 30, 0)).save(path, lossless=True, exact=True)
+    assert decode(read(path)).getpixel((0, 0)) == (10, 20, 30, 0)
+
+
+def test_picture_turned_by_its_exif_block_is_turned_before_the_block_is_lost(tmp_path):
+    path = tmp_path / "photograph.webp"
+    picture = Image.new("RGB", (20, 10))
+    exif = picture.getexif()
+    exif[0x0112] = 6  # turn by 90°
+    picture.save(path, exif=exif)
+    assert decode(read(path)).size == (10, 20)
+
+
+def test_deep_grey_keeps_its_upper_byte(tmp_path):
+    path = tmp_path / "deep.tiff"
+    Image.fromarray(np.full((8, 8), 0x80FF, np.uint16)).save(path)
+    assert decode(read(path)).getpixel((0, 0)) == 0x80
+
+
+def test_picture_too_large_to_send_is_reduced_in_proportion(tmp_path):
+    path = tmp_path / "noise.png"
+    noise = np.random.default_rng(0).integers(0, 256, (1200, 2400, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, compress_level=0)
+    assert path.stat().st_size > 6_553_500
+    sent = read(path)
+    assert len(sent) < 6_000_000
+    assert decode(sent).size == (1024, 512)
+
+
+def test_picture_of_more_pixels_than_the_handler_takes_is_reduced(tmp_path):
+    path = tmp_path / "wide.png"
+    Image.new("L", (4097, 4096)).save(path)
+    assert path.stat().st_size < 6_000_000
+    assert max(decode(read(path)).size) == 1024
+
+
+def test_picture_of_absurdly_many_pixels_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "bomb.png"
+    Image.new("L", (100, 100)).save(path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9_000)
+    with pytest.raises(InputUnreadable, match="more than 9,000 pixels"):
+        read(path)
+
+
+def test_animation_is_refused_with_its_number_of_frames(tmp_path):
+    path = tmp_path / "moving.gif"
+    frames = [Image.new("L", (8, 8), shade) for shade in (0, 100, 200)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    with pytest.raises(InputUnreadable, match="3 pictures"):
+        read(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"Dear diary", b"%!PS-Adobe-3.0 EPSF-3.0\n"], ids=["empty", "text", "eps"])
+def test_file_that_is_no_picture_is_refused_with_what_would_be_read(tmp_path, content):
+    path = tmp_path / "notes.png"
+    path.write_bytes(content)
+    with pytest.raises(InputUnreadable, match=r"notes\.png: not a picture \(PNG, JPEG"):
+        read(path)
+
+
+def test_damaged_picture_is_refused(tmp_path):
+    path = tmp_path / "cut.bmp"
+    Image.new("RGB", (64, 64)).save(path)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(InputUnreadable, match=r"cut\.bmp: cannot be read"):
+        read(path)
+
+
+def test_file_that_vanished_is_told_in_words(tmp_path):
+    with pytest.raises(InputUnreadable, match="No such file"):
+        read(tmp_path / "gone.png")
+
+
+# Paths
+
+
+def test_folder_gives_its_pictures_and_arrays_by_name_at_any_depth(tmp_path):
+    for name in ("b/z.JPG", "b/a.npy", "a.png", "notes.txt", "._a.png", "c.png/inner.webp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = [file.relative_to(tmp_path).as_posix() for file in list_files(tmp_path)]
+    assert found == ["a.png", "b/a.npy", "b/z.JPG", "c.png/inner.webp"]
+
+
+def test_folder_without_pictures_says_so(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputUnreadable, match="holds no pictures"):
+        list_files(tmp_path)
+
+
+def test_missing_path_says_so(tmp_path):
+    with pytest.raises(InputUnreadable, match="no such file"):
+        list_files(tmp_path / "nowhere")
+
+
+def test_named_file_is_taken_whatever_its_suffix(tmp_path):
+    path = tmp_path / "picture"
+    path.touch()
+    assert list_files(path) == [path]
+
+
+def test_picture_is_not_read_before_its_turn(tmp_path):
+    path = tmp_path / "later.png"
+    assert open_input(path) == PictureFile(str(path), path)

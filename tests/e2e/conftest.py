@@ -1,0 +1,49 @@
+"""One real TorchServe for all tests of this folder, on free ports, with a real archive built by the plain commands."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from launcher.server import TorchServe
+from tests.e2e.service import Service, build_archive, write_config
+from training.model import ModelParams, build_classifier
+from training.weights import save_weights
+
+
+@pytest.fixture(scope="session")
+def classifier():
+    """The network that is served: random weights, so that nothing here depends on what was trained."""
+    torch.manual_seed(7)
+    return build_classifier(ModelParams()).eval()
+
+
+@pytest.fixture(scope="session")
+def archive(classifier, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("archive")
+    weights = folder / "best_cnn_model.pth"
+    save_weights(classifier.network.state_dict(), weights)
+    return build_archive(weights, "1.0", folder)
+
+
+@pytest.fixture(scope="session")
+def torchserve(archive, tmp_path_factory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("torchserve")
+    store = folder / "model_store"
+    store.mkdir()
+    shutil.copy(archive, store)
+    server = TorchServe(folder / "run", write_config(folder), store)
+    server.start()
+    try:
+        yield Service(server)
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def images() -> np.ndarray:
+    """Sixteen pictures (16, 32, 32, 3) uint8 that differ."""
+    return np.random.default_rng(3).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)

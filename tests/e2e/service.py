@@ -1,0 +1,88 @@
+"""What the tests of this folder build and talk to: archives by the plain commands, a server on free ports."""
+
+import os
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from launcher.server import CONFIG, ROOT, TorchServe
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running server, as a client sees it."""
+
+    server: TorchServe
+
+    @property
+    def url(self) -> str:
+        return self.server.addresses.inference
+
+    @property
+    def management_url(self) -> str:
+        return self.server.addresses.management
+
+    def post(self, body: Any, content_type: str | None, path: str = "/predictions/cifar", **headers: str):
+        """Send one request; names of headers have underscores for dashes."""
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if content_type is not None:
+            sent["Content-Type"] = content_type
+        return requests.post(self.url + path, data=body, headers=sent, timeout=60)
+
+    def post_together(self, requests_to_send: list[tuple[Any, str]]):
+        """Send requests at the same time, so that TorchServe batches them; answers in the order given."""
+        with ThreadPoolExecutor(len(requests_to_send)) as pool:
+            return list(pool.map(lambda request: self.post(*request), requests_to_send))
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on; all are held open at once, so that they differ."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
+
+
+def write_config(folder: Path) -> Path:
+    """Write the project's config.properties with free ports in place of its own."""
+    text = CONFIG.read_text()
+    for own, free in zip(("8080", "8081", "8082", "7070", "7071"), free_ports(5), strict=True):
+        assert text.count(own) >= 1
+        text = text.replace(f":{own}\n", f":{free}\n").replace(f"port={own}\n", f"port={free}\n")
+    config = folder / "config.properties"
+    config.write_text(text)
+    return config
+
+
+def build_archive(weights: Path, version: str, folder: Path, *, handler: Path = ROOT / "handler") -> Path:
+    """Export weights and pack them, by the commands that Makefile and dvc.yaml show; return the archive."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = folder / "model.pt"
+    run(sys.executable, "-m", "training.export", f"archive.version={version}", "--data", folder / "none.npz",
+        "--weights", weights, "--output", model)  # fmt: skip
+    run(BIN / "torch-model-archiver", "--force", "--model-name", "cifar", "--version", version,
+        "--serialized-file", model, "--handler", handler / "cifar_handler.py",
+        "--extra-files", f"{handler}/*.py,{handler}/*.json", "--config-file", handler / "model-config.yaml",
+        "--export-path", folder, env={"TMPDIR": str(folder)})  # fmt: skip
+    return (folder / "cifar.mar").rename(folder / f"cifar-{version}.mar")
+
+
+def run(*command: Any, env: dict[str, str] | None = None) -> str:
+    """Run a command in the repository root; its output where it fails."""
+    done = subprocess.run(
+        [str(part) for part in command], cwd=ROOT, env=os.environ | (env or {}), capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done.stdout
