@@ -1,0 +1,76 @@
+# One target a job, each a thin line over the plain tool. `make help` lists them.
+
+PYTHON ?= python3
+BIN := .venv/bin
+VERSION ?= 1.0
+WEIGHTS ?= training/pretrained/best_cnn_model.pth
+
+ARCHIVE := model_store/cifar-$(VERSION).mar
+HANDLER := $(wildcard handler/*.*)
+
+.DEFAULT_GOAL := help
+.PHONY: help up down archive data train test check lock clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: .venv/.serving $(ARCHIVE) ## Set up, start TorchServe with the shipped weights, print ten predictions; the server stays up
+	@$(BIN)/cifar up cifar=$(notdir $(ARCHIVE))
+	@$(BIN)/cifar predict
+
+down: ## Stop TorchServe and remove what it made at run time
+	@if [ -x $(BIN)/cifar ]; then $(BIN)/cifar down; else echo "Nothing is installed here, so nothing runs."; fi
+
+archive: $(ARCHIVE) ## Build model_store/cifar-$(VERSION).mar from WEIGHTS
+
+# Built beside the model store and moved into it whole: TorchServe may be reading there. TMPDIR, because the archiver works
+# in the folder $$TMPDIR/cifar, and deletes first what it finds there.
+$(ARCHIVE): $(WEIGHTS) $(HANDLER) training/export.py training/model.py | .venv/.serving
+	$(BIN)/python -m training.export archive.version=$(VERSION) --weights $(WEIGHTS) --output artifacts/$(VERSION)/model.pt
+	TMPDIR=artifacts/$(VERSION) $(BIN)/torch-model-archiver --force --model-name cifar --version $(VERSION) \
+		--serialized-file artifacts/$(VERSION)/model.pt --handler handler/cifar_handler.py \
+		--extra-files 'handler/*.py,handler/*.json' --config-file handler/model-config.yaml \
+		--export-path artifacts/$(VERSION)
+	@mkdir -p $(@D)
+	mv artifacts/$(VERSION)/cifar.mar $@
+
+data: .venv/.training ## Download CIFAR-10 (170 MB) and write data/cifar10.npz
+	$(BIN)/python -m training.data
+
+train: .venv/.training ## Run the pipeline: prepare, train, evaluate, export, archive
+	$(BIN)/dvc repro
+
+test: .venv/.dev ## Set up what the tests need and run all of them
+	$(BIN)/python -m pytest
+
+check: .venv/.dev ## ruff, formatting, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: .venv/.dev ## Write constraints.txt anew from what is installed
+	$(BIN)/python -m pip freeze --exclude-editable | grep -vE '^(torch|torchvision|triton|nvidia-.*|cuda-.*)==' > constraints.txt
+
+clean: down ## Remove all that was built, except data and MLflow runs
+	rm -rf .venv artifacts model_store/*.mar
+
+# Each stamp says: the virtual environment has these groups of pyproject.toml. PIP_EXTRA_INDEX_URL and other settings of
+# pip work as always (README, "Which PyTorch").
+.venv/.serving: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing what serving needs…"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+.venv/.training: .venv/.serving
+	@echo "Installing what training needs…"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[training]'
+	@touch $@
+
+.venv/.dev: .venv/.training
+	@echo "Installing what development needs…"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[training,dev]'
+	@touch $@
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv .venv
