@@ -9,7 +9,7 @@ ARCHIVE := model_store/cifar-$(VERSION).mar
 HANDLER := $(wildcard handler/*.*)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down archive data train test check lock clean
+.PHONY: help up down archive data train accuracy test check lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ data: .venv/.training ## Download CIFAR-10 (170 MB) and write data/cifar10.npz
 
 train: .venv/.training ## Run the pipeline: prepare, train, evaluate, export, archive
 	$(BIN)/dvc repro
+
+accuracy: ## Send the test images through the running server and compare with the training code
+	$(BIN)/python benchmarks/served_accuracy.py --weights $(WEIGHTS)
 
 test: .venv/.dev ## Set up what the tests need and run all of them
 	$(BIN)/python -m pytest

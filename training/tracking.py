@@ -1,4 +1,8 @@
-"""Runs in MLflow. Default store: sqlite and files under `mlruns/`, no server; MLFLOW_TRACKING_URI names another."""
+"""Runs in MLflow.
+
+The store is MLflow's own default, so that a plain `mlflow ui` shows it: sqlite in `mlflow.db`, files in `mlruns/`, no
+server. MLFLOW_TRACKING_URI names another.
+"""
 
 import logging
 import os
@@ -8,7 +12,6 @@ from types import TracebackType
 from typing import Any, Self
 
 EXPERIMENT = "cifar"
-STORE = Path("mlruns")
 
 
 class TrackedRun:
@@ -26,9 +29,6 @@ class TrackedRun:
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # the store's creation is told step by step otherwise
         self._mlflow = mlflow
-        if not os.environ.get("MLFLOW_TRACKING_URI"):
-            STORE.mkdir(exist_ok=True)
-            mlflow.set_tracking_uri(f"sqlite:///{STORE / 'mlflow.db'}")
         mlflow.set_experiment(EXPERIMENT)
         self._status = "FINISHED"
         self.id: str = mlflow.start_run(run_id=run_id).info.run_id

@@ -1,0 +1,59 @@
+"""Sends the 10,000 test images through the running server and compares its answers with the training code's.
+
+Usage: python benchmarks/served_accuracy.py [--url URL] [--weights FILE] [--data FILE]
+
+Exit code 1 when a single most probable class differs, or when the accuracy is not the one recorded beside the weights.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from client.inference import DEFAULT_URL, InferenceClient
+from training.command import run_stage
+from training.data import DATA_FILE, load_dataset
+from training.evaluate import predict_probabilities, read_evaluation
+from training.weights import load_classifier
+
+PRETRAINED = Path("training/pretrained/best_cnn_model.pth")
+_REQUEST_IMAGES = 100
+
+
+def main(
+    url: Annotated[str, typer.Option(help="where the server listens")] = DEFAULT_URL,
+    weights: Annotated[Path, typer.Option(help="the weights that it serves")] = PRETRAINED,
+    data: Annotated[Path, typer.Option(help="the prepared data set")] = DATA_FILE,
+) -> None:
+    """Compare what is served with what was trained, on the test images."""
+    console = Console()
+    dataset = load_dataset(data)
+    images, labels = dataset.test_images, dataset.test_labels
+    expected = predict_probabilities(load_classifier(weights), images)
+    served, confidences, versions = [], [], set()
+    with InferenceClient(url) as client:
+        starts = range(0, len(images), _REQUEST_IMAGES)
+        for start in track(starts, "asking the server", console=console, transient=True):
+            answer = client.predict(images[start : start + _REQUEST_IMAGES])
+            versions.add(answer.model_version)
+            served += [prediction.class_index for prediction in answer.predictions]
+            confidences += [prediction.confidence for prediction in answer.predictions]
+    top_1 = expected.argmax(axis=1)
+    differing = int((np.array(served) != top_1).sum())
+    accuracy = float((np.array(served) == labels).mean())
+    difference = float(np.abs(np.array(confidences) - expected.max(axis=1)).max())
+    recorded = (read_evaluation(weights) or {}).get("accuracy")
+    console.print(f"version {', '.join(map(str, versions))} at {url}, {len(images):,} test images", highlight=False)
+    console.print(f"most probable class differs from the training code's: {differing} times", highlight=False)
+    console.print(f"largest difference of a confidence: {difference:.1e}", highlight=False)
+    console.print(f"accuracy: {accuracy:.2%}, recorded beside the weights: {recorded}", highlight=False)
+    if differing or recorded is None or abs(accuracy - recorded) > 1e-12:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,64 @@
+"""The README's commands run, and the Makefile and dvc.yaml pack the same files."""
+
+import re
+import subprocess
+import zipfile
+from pathlib import Path
+
+import orjson
+import pytest
+from PIL import Image
+
+from launcher.server import ROOT
+
+README = (ROOT / "README.md").read_text()
+ARCHIVER_OPTIONS = (
+    "--handler handler/cifar_handler.py",
+    "--extra-files 'handler/*.py,handler/*.json'",
+    "--config-file handler/model-config.yaml",
+)
+
+
+def curl_commands() -> list[str]:
+    """Every command of the section «Ask it» that ends in curl, with the lines that a pipe joins."""
+    section = README.partition("## Ask it")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
+    commands = re.split(r"\n\n|(?<=predictions/cifar)\n", "\n\n".join(blocks))
+    without_comments = ("\n".join(line for line in command.splitlines() if line[:1] != "#") for command in commands)
+    return [command for command in without_comments if "curl" in command]
+
+
+def test_readme_has_the_commands_that_are_tested():
+    assert len(curl_commands()) == 3
+
+
+@pytest.mark.parametrize("command", curl_commands())
+def test_curl_as_in_the_readme_is_answered(torchserve, tmp_path, command):
+    Image.linear_gradient("L").save(tmp_path / "cat.png")
+    done = subprocess.run(
+        ["bash", "-c", command.replace("http://127.0.0.1:8080", torchserve.url)],
+        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    answer = orjson.loads(done.stdout)
+    first = answer["predictions"][0] if "predictions" in answer else answer
+    assert first["prediction"]
+
+
+@pytest.mark.parametrize("file", ["README.md", "Makefile", "dvc.yaml"])
+def test_every_place_that_shows_the_archiver_shows_the_same_command(file):
+    text = re.sub(r"\\\n\s*|\n\s+(?=--)", " ", (ROOT / file).read_text())
+    assert "torch-model-archiver --force --model-name cifar --version" in text
+    for option in ARCHIVER_OPTIONS:
+        assert option in text, f"{file} lacks {option}"
+
+
+def test_archive_holds_all_of_handler(archive):
+    with zipfile.ZipFile(archive) as content:
+        packed = {name for name in content.namelist() if not name.startswith("MAR-INF/")}
+    own = {file.name for file in (ROOT / "handler").iterdir() if file.is_file()}
+    assert packed == own | {"model.pt"}
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))
+def test_every_link_of_the_readme_leads_to_a_file(link):
+    assert Path(ROOT / link).exists()
