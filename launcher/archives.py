@@ -10,24 +10,25 @@ from launcher.errors import ArchiveUnusable
 _MANIFEST = "MAR-INF/MANIFEST.json"
 
 
-def check_model_store(store: Path, models: list[str] | None = None) -> None:
+def check_model_store(store: Path, models: list[str] | None = None) -> list[Path]:
     """Refuse a store whose archives TorchServe could not load.
 
     Args:
         store: the folder.
         models: what is going to be loaded, such as `cifar=cifar-1.0.mar`; None: every archive.
 
+    Returns:
+        The archives that are going to be loaded, as absolute paths.
+
     Raises:
         ArchiveUnusable: no archive, a missing, truncated or changed one, or one without a manifest.
     """
-    if models is None:
-        archives = sorted(store.glob("*.mar"))
-    else:
-        archives = [store / model.partition("=")[2] if "=" in model else store / model for model in models]
+    archives = sorted(store.glob("*.mar")) if models is None else [store / model.rpartition("=")[2] for model in models]
     if not archives:
         raise ArchiveUnusable(f"{store} holds no archive (*.mar); build one: make archive")
     for archive in archives:
         _check_archive(archive)
+    return [archive.resolve() for archive in archives]
 
 
 def _check_archive(archive: Path) -> None:

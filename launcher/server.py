@@ -1,11 +1,14 @@
 """Starts one TorchServe, waits until it serves, and stops it without leaving anything behind."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -73,16 +76,15 @@ class TorchServe:
             StartFailed: it ended or did not serve in time. It is stopped again; its logs stay in the run folder.
         """
         addresses = self.addresses
-        state = read_state(self.run_dir)
-        if state is None or find_server(state) is None:
-            self.stop()  # what a server that crashed has left
-            check_model_store(self.model_store, self.models)
-            check_ports_free(addresses.endpoints)
-            state = self._launch(find_java_home())
-        elif Path(state.config) != self.config.resolve():
-            raise ConfigUnusable(
-                f"A TorchServe runs from {self.run_dir} with {state.config}, not with {self.config}; stop it first"
-            )
+        archives = check_model_store(self.model_store, self.models)
+        with _exclusive(self.run_dir.parent):
+            state = read_state(self.run_dir)
+            if state is not None and find_server(state) is not None:
+                self._check_same(state, archives)
+            else:
+                self._remove(state)  # what a server that crashed has left
+                check_ports_free(addresses.endpoints)
+                state = self._launch(find_java_home(), archives)
         try:
             return wait_until_ready(addresses, timeout_s, lambda: self._find_failure(state))
         except NotReady as error:
@@ -97,14 +99,33 @@ class TorchServe:
         Returns:
             Whether it was running.
         """
-        state = read_state(self.run_dir)
-        running = state is not None and find_server(state) is not None
+        with _exclusive(self.run_dir.parent):
+            state = read_state(self.run_dir)
+            running = state is not None and find_server(state) is not None
+            self._remove(state)
+        return running
+
+    def _check_same(self, state: RunState, archives: list[Path]) -> None:
+        """Refuse to pass a running server off as the one that was asked for."""
+        asked = (str(self.config.resolve()), [str(archive) for archive in archives])
+        if (state.config, state.archives) != asked:
+            raise ConfigUnusable(
+                f"A TorchServe runs here already, with {state.config} and {', '.join(state.archives)}. "
+                "Stop it first: make down"
+            )
+        newer = [str(archive) for archive in archives if archive.stat().st_mtime > state.started]
+        if newer:
+            raise ConfigUnusable(
+                f"The TorchServe that runs here was started before {', '.join(newer)} was built, and serves what was "
+                "there then. Start it again: make down, then make up"
+            )
+
+    def _remove(self, state: RunState | None) -> None:
         if state is not None:
             self._end_processes(state)
         shutil.rmtree(self.run_dir, ignore_errors=True)
-        return running
 
-    def _launch(self, java_home: Path) -> RunState:
+    def _launch(self, java_home: Path, archives: list[Path]) -> RunState:
         """Run the plain `torchserve --start`, which leaves a Java process behind, and remember that."""
         logs = self.run_dir / "logs"
         logs.mkdir(parents=True)
@@ -135,7 +156,13 @@ class TorchServe:
             )
         try:
             pid = int((Path(temp_dir) / ".model_server.pid").read_text())
-            state = RunState(pid, psutil.Process(pid).create_time(), temp_dir, str(self.config.resolve()))
+            state = RunState(
+                pid=pid,
+                started=psutil.Process(pid).create_time(),
+                temp_dir=temp_dir,
+                config=str(self.config.resolve()),
+                archives=[str(archive) for archive in archives],
+            )
         except (OSError, ValueError, psutil.Error):
             shutil.rmtree(temp_dir, ignore_errors=True)
             raise StartFailed("TorchServe could not be started", self._end_of_log()) from None
@@ -170,6 +197,18 @@ class TorchServe:
 
     def _end_of_log(self) -> str:
         return "\n".join(self._console().splitlines()[-_LOG_LINES:])
+
+
+@contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Let one `cifar up` or `cifar down` at a time look at the run folder and change it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)  # the folder itself is the lock: no file is left behind
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _find_workers(temp_dir: str) -> list[psutil.Process]:

@@ -6,13 +6,14 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 import requests
 
-from launcher.errors import ArchiveUnusable, PortTaken, StartFailed
+from launcher.errors import ArchiveUnusable, ConfigUnusable, PortTaken, StartFailed
 from launcher.java import find_java_home
 from launcher.server import ROOT, TorchServe
 from launcher.state import read_state
@@ -75,6 +76,35 @@ def test_up_again_keeps_the_server_that_runs(server):
     server.start()
     first = server.process
     assert cifar("up", *up_arguments(server)).returncode == 0
+    assert server.process == first
+
+
+def test_two_ups_at_once_start_one_server(server):
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: cifar("up", *up_arguments(server)), range(2)))
+    assert [done.returncode for done in both] == [0, 0], both
+    state = read_state(server.run_dir)
+    assert state is not None
+    assert len([process for process in psutil.process_iter() if runs_java_in(process, state.temp_dir)]) == 1
+
+
+def runs_java_in(process: psutil.Process, temp_dir: str) -> bool:
+    try:
+        return f"-Djava.io.tmpdir={temp_dir}" in process.cmdline()
+    except psutil.Error:
+        return False
+
+
+def test_up_does_not_pass_an_older_or_another_server_off_as_the_one_asked_for(server, archive):
+    server.start()
+    first = server.process
+    newer = server.model_store / archive.name
+    newer.touch()
+    with pytest.raises(ConfigUnusable, match=f"started before {newer} was built"):
+        server.start()
+    newer.rename(server.model_store / "cifar-2.0.mar")
+    with pytest.raises(ConfigUnusable, match="runs here already"):
+        server.start()
     assert server.process == first
 
 

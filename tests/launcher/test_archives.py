@@ -16,9 +16,9 @@ def store(tmp_path):
 
 
 def test_whole_archive_passes_by_itself_and_by_name(store):
-    check_model_store(store)
-    check_model_store(store, ["cifar=cifar-1.0.mar"])
-    check_model_store(store, ["cifar-1.0.mar"])
+    archive = store / "cifar-1.0.mar"
+    for models in (None, ["cifar=cifar-1.0.mar"], ["cifar-1.0.mar"]):
+        assert check_model_store(store, models) == [archive]
 
 
 def test_named_archive_that_is_not_there_is_refused(store):
