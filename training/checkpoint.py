@@ -4,12 +4,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from training.atomic_write import atomic_write
 from training.errors import WeightsError
-from training.weights import load_tensors
+from training.weights import load_tensors, write_tensors
 
 CHECKPOINT_NAME = "checkpoint.pt"  # beside the weights
 
@@ -31,8 +29,7 @@ class Checkpoint:
 
     def save(self, path: Path) -> None:
         """Write it, whole or not at all."""
-        with atomic_write(path) as temporary:
-            torch.save({field.name: getattr(self, field.name) for field in fields(self)}, temporary)
+        write_tensors({field.name: getattr(self, field.name) for field in fields(self)}, path)
 
 
 def load_checkpoint(path: Path, settings: dict[str, Any]) -> Checkpoint:

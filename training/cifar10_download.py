@@ -1,6 +1,7 @@
 """The source `cifar10`: torchvision's download of the original batches, with its checksums."""
 
 import tarfile
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def download_cifar10(path: Path, classes: tuple[str, ...]) -> Parts:
         for name in ("train", "test"):
             dataset = CIFAR10(root=path, train=name == "train", download=True)
             parts[name] = (dataset.data, np.asarray(dataset.targets, dtype=np.int64))
-    except (OSError, RuntimeError, EOFError, tarfile.TarError) as error:
+    except (OSError, RuntimeError, EOFError, tarfile.TarError, HTTPException) as error:
         raise DataError(
             f"CIFAR-10 could not be had from {CIFAR10.url} into {path}: {error}. Try again, put the file "
             f"{CIFAR10.filename} there yourself, or use pictures that you have: prepare.source=folder prepare.path=DIR"

@@ -17,5 +17,5 @@ def run_stage(main: Callable[..., None]) -> None:
         typer.run(main)
     except (TrainingError, OSError) as error:
         Console(stderr=True).print(f"[bold red]error:[/] {type(error).__name__}:", end=" ")
-        Console(stderr=True).print(str(error), markup=False, highlight=False)
+        Console(stderr=True).print(str(error), markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)

@@ -18,7 +18,8 @@ from training.command import console, run_stage
 from training.data import DATA_FILE, load_dataset
 from training.errors import WeightsError
 from training.labels import class_names
-from training.model import EVALUATION_BATCH, Classifier
+from training.model import EVALUATION_BATCH, Classifier, ModelParams
+from training.params import check_sections
 from training.weights import WEIGHTS_FILE, load_classifier
 
 EVALUATION_NAME = "evaluation.json"  # beside the weights
@@ -88,7 +89,7 @@ def wilson_interval(right: int, count: int) -> tuple[float, float]:
     share = right / count
     centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return centre - half, centre + half
+    return max(0.0, centre - half), min(1.0, centre + half)  # rounding may step over the ends
 
 
 def digest_file(path: Path) -> str:
@@ -101,11 +102,13 @@ def read_evaluation(weights: Path) -> dict[str, Any] | None:
     """Return the figures beside a weights file; None where there are none, or where they are of other weights."""
     path = weights.parent / EVALUATION_NAME
     try:
-        figures: dict[str, Any] = orjson.loads(path.read_bytes())
+        figures = orjson.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except orjson.JSONDecodeError as error:
         raise WeightsError(f"{path} is no JSON: {error}") from None
+    if not isinstance(figures, dict):
+        raise WeightsError(f"{path} holds a {type(figures).__name__}; it should be the figures that evaluation writes")
     return figures if figures.get("weights_digest") == digest_file(weights) else None
 
 
@@ -115,6 +118,7 @@ def main(
     weights: Annotated[Path, typer.Option(help="the weights to measure; the figures go beside them")] = WEIGHTS_FILE,
 ) -> None:
     """Measure weights on the test images."""
+    check_sections(overrides or [], ModelParams)
     classifier = load_classifier(weights, overrides or [])
     dataset = load_dataset(data)
     probabilities = predict_probabilities(classifier, dataset.test_images)

@@ -1,5 +1,6 @@
 """The trained network as one TorchScript file that takes pixels and gives probabilities. The stage `export`."""
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +69,10 @@ def export(
         ExportRefused: a probability differs by more than `tolerance`, or another class is the most probable one.
     """
     scripted = torch.jit.script(classifier)
+    buffer = io.BytesIO()  # PyTorch's own writer answers a full disk by ending the process
+    torch.jit.save(scripted, buffer, _extra_files={METADATA_NAME: orjson.dumps(metadata)})
     with atomic_write(path) as temporary:
-        torch.jit.save(scripted, str(temporary), _extra_files={METADATA_NAME: orjson.dumps(metadata)})
+        temporary.write_bytes(buffer.getbuffer())
         exported = torch.jit.load(str(temporary), map_location="cpu")
         difference = largest_difference(classifier, exported, images)
         if not difference <= tolerance:  # NaN is refused too
@@ -99,9 +102,9 @@ def largest_difference(
                 f"the exported network gives picture {start + other[0]} another class than the trained one "
                 f"({len(other)} of {len(batch)} pictures from {start} on); no file was written"
             )
-        largest = float(np.fmax(largest, (expected - got).abs().max().item()))
-        if not torch.isfinite(got).all():
+        if not torch.isfinite(expected - got).all():
             return float("nan")
+        largest = max(largest, (expected - got).abs().max().item())
     return largest
 
 

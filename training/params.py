@@ -1,6 +1,7 @@
 """Reads a section of `params.yaml` into a frozen dataclass, and refuses what does not fit it before any work starts."""
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Sequence
@@ -72,7 +73,7 @@ def overrides_of(name: str, overrides: Sequence[str], text_keys: Sequence[str] =
         if section == name:
             try:
                 values[key] = text if key in text_keys else yaml.safe_load(text)
-            except yaml.YAMLError:
+            except (yaml.YAMLError, ValueError):  # ValueError: a date such as 2026-99-99
                 raise ParameterError(f"{override!r}: the value is not YAML") from None
     return values
 
@@ -82,7 +83,7 @@ def _read_section(file: Path, name: str) -> dict[str, Any]:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParameterError(f"{file} is missing; run this from the repository root") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or a date such as 2026-99-99
         raise ParameterError(f"{file} is not YAML: {error}") from None
     section = document.get(name) if isinstance(document, dict) else None
     if not isinstance(section, dict):
@@ -112,12 +113,21 @@ def _cast(value: Any, hint: Any, name: str) -> Any:
         if value not in typing.get_args(hint):
             raise ParameterError(f"{name} is {value!r}; expected one of {', '.join(map(str, typing.get_args(hint)))}")
         return value
-    if hint is float and isinstance(value, str):
-        value = _number_yaml_misses(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if hint is float:
+        value = _float(value, name)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise ParameterError(f"{name} is {value!r}; expected {hint.__name__}")
+    return value
+
+
+def _float(value: Any, name: str) -> Any:
+    """Return a number as a float, anything else as it is; refuse infinity and NaN, which fit no parameter."""
+    if isinstance(value, str):
+        value = _number_yaml_misses(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ParameterError(f"{name} is {value}; expected a finite number")
     return value
 
 

@@ -23,7 +23,8 @@ Parts = dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]
 def read_picture_folder(path: Path, classes: tuple[str, ...]) -> Parts:
     """Read a tree of 32×32 pictures, or a tar of one (plain, gz, bz2 or xz; never unpacked to disk).
 
-    Hidden files are passed over. The order is that of the sorted names, so a tree and its tar give the same arrays.
+    Hidden files, and files beside `train` and `test`, are passed over. The order is that of the sorted names, so a tree
+    and its tar give the same arrays.
 
     Args:
         path: the folder that has `train` and `test`, or the archive.
@@ -34,7 +35,7 @@ def read_picture_folder(path: Path, classes: tuple[str, ...]) -> Parts:
 
     Raises:
         DataError: missing or truncated source, a missing or unknown class, a file that is no 32×32 picture, a path that
-            climbs out of the archive; the message names the file.
+            climbs out of the archive, the same picture twice; the message names the file.
     """
     if path.is_dir():
         files = _walk_folder(path)
@@ -46,6 +47,8 @@ def read_picture_folder(path: Path, classes: tuple[str, ...]) -> Parts:
     pictures: dict[str, dict[tuple[str, str], NDArray[np.uint8]]] = {"train": {}, "test": {}}
     for name, content in files:
         part, label, file = _split_name(name, classes, path)
+        if (label, file) in pictures[part]:
+            raise DataError(f"{path}: {part}/{label}/{file} is there twice; the second is {name!r}")
         pictures[part][label, file] = _decode(content, f"{path}/{name}")
     return {part: _stack(found, classes, f"{path}: {part}") for part, found in pictures.items()}
 
@@ -74,16 +77,26 @@ def _walk_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
                     content = _read_member(tar, member, archive)
                     if content is not None:
                         yield member.name, content
+                _check_end(tar, archive)
         except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, OSError) as error:
             raise DataError(f"{archive} is truncated, or no tar of pictures: {error}") from error
 
 
+def _check_end(tar: tarfile.TarFile, archive: Path) -> None:
+    """Demand the block of zeros that ends an archive: tarfile takes one that was cut between two members for whole."""
+    stream = tar.fileobj
+    if stream is not None:
+        stream.seek(tar.offset)
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise DataError(f"{archive} is truncated or damaged at byte {tar.offset:,} of the unpacked archive")
+
+
 def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: Path) -> bytes | None:
-    """Return a picture's bytes; None for a folder or a hidden file."""
+    """Return a picture's bytes; None for a folder, a hidden file or one beside `train` and `test`."""
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts:
         raise DataError(f"{archive}: the path {member.name!r} climbs out of the archive; nothing was read from it")
-    if member.isdir() or name.name.startswith("."):
+    if member.isdir() or name.name.startswith(".") or not {"train", "test"}.intersection(name.parts[:-1]):
         return None
     stream = tar.extractfile(member) if member.isreg() else None
     if stream is None:
@@ -111,7 +124,9 @@ def _decode(content: bytes, name: str) -> NDArray[np.uint8]:
                 width, height = picture.size
                 raise DataError(f"{name} is {width}×{height} pixels; CIFAR-10's pictures are {SIZE}×{SIZE}")
             return np.asarray(picture.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # broken files make Pillow raise OSError, SyntaxError, struct.error and others
         raise DataError(f"{name} cannot be read as a picture: {error}") from error
 
 

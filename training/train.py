@@ -1,5 +1,6 @@
 """Training: the best epoch's weights, a record of how they came about, and a run in MLflow. The stage `train`."""
 
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -222,6 +223,8 @@ def train(training: Training, weights: Path, resume: bool = False) -> bool:
             training.checkpoint(run.id).save(checkpoint_file)
             if training.best_epoch == epoch:
                 save_weights(training.best_weights, weights)
+                # Beside them at once: weights of a run that was stopped must not stand beside an older run's record.
+                _write_record(training, run.id, weights.parent / RECORD_NAME)
             console.print(
                 epoch_line(epoch, figures, best=training.best_epoch == epoch), soft_wrap=True, highlight=False
             )
@@ -258,9 +261,10 @@ def main(
     kept = (
         f"the best weights so far (epoch {training.best_epoch}) are in {weights}" if done else "no epoch was finished"
     )
-    console.print(f"[yellow]stopped after epoch {done}; {kept}.[/]")
+    console.print(f"stopped after epoch {done}; {kept}.", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if done:
-        console.print("go on: " + " ".join(["python -m training.train", *_resume_arguments(given, data, weights)]))
+        command = shlex.join(["python", "-m", "training.train", *_resume_arguments(given, data, weights)])
+        console.print(f"go on: {command}", soft_wrap=True, markup=False, highlight=False)
     sys.exit(130)
 
 
@@ -293,8 +297,8 @@ def _write_record(training: Training, run_id: str, path: Path) -> None:
 
 
 def _resume_arguments(overrides: list[str], data: Path, weights: Path) -> list[str]:
-    files = [f"--data {data}"] if data != DATA_FILE else []
-    files += [f"--weights {weights}"] if weights != WEIGHTS_FILE else []
+    files = ["--data", str(data)] if data != DATA_FILE else []
+    files += ["--weights", str(weights)] if weights != WEIGHTS_FILE else []
     return ["--resume", *files, *overrides]
 
 

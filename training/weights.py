@@ -1,7 +1,6 @@
 """Weights files: what is in one, how to write it, and the network that fits it."""
 
-import pickle
-import zipfile
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,15 @@ RECORD_NAME = "training.json"  # beside the weights: how they were made
 
 def save_weights(weights: Mapping[str, Tensor], path: Path = WEIGHTS_FILE) -> None:
     """Write a network's state dict, whole or not at all; it loads with `torch.load(path, weights_only=True)`."""
+    write_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, path)
+
+
+def write_tensors(content: Mapping[str, Any], path: Path) -> None:
+    """Write what `load_tensors` reads, whole or not at all."""
+    buffer = io.BytesIO()  # PyTorch's own writer answers a full disk with a RuntimeError or the end of the process
+    torch.save(content, buffer)
     with atomic_write(path) as temporary:
-        torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
@@ -32,7 +38,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         WeightsError: missing, unreadable, or something other than named tensors.
     """
     weights = load_tensors(path)
-    if not weights or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+    if not weights or not all(isinstance(name, str) and isinstance(weights[name], Tensor) for name in weights):
         raise WeightsError(f"{path} holds no state dict; save one with torch.save(network.state_dict(), path)")
     return weights
 
@@ -43,7 +49,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(f"{path} is missing; make it: make train") from None
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damage makes PyTorch's unpickler raise nearly anything
         raise WeightsError(f"{path} is no weights file, or a truncated one: {error}") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}; expected a state dict (named tensors)")
@@ -97,6 +103,10 @@ def params_of_shapes(weights: Mapping[str, Tensor], path: Path) -> dict[str, Any
         raise WeightsError(f"{path} is of another network: it lacks {', '.join(sorted(needed - weights.keys()))}")
     improved = "conv3.weight" in weights
     layers = 3 if improved else 2
+    for name in sorted(needed | {f"conv{layers}.weight"}):
+        shape = tuple(weights[name].shape)
+        if len(shape) != (4 if name.startswith("conv") else 2) or 0 in shape:
+            raise WeightsError(f"{path} is of another network: {name} has the shape {shape}")
     filters = [weights[f"conv{layer}.weight"].shape[0] for layer in range(1, layers + 1)]
     hidden_width, features = weights["fc1.weight"].shape
     return plain_values(ModelParams(name="ImprovedCNN" if improved else "SimpleCNN")) | {

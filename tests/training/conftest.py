@@ -1,0 +1,139 @@
+"""Made data whose answers are known by construction, and one MLflow store for the whole session."""
+
+import io
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from training.data import Dataset
+from training.labels import class_names
+from training.params import load_params
+from training.train import TrainParams
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other cost more than these tiny networks do; processes that tests start inherit it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def classes() -> tuple[str, ...]:
+    return class_names()
+
+
+@pytest.fixture
+def png() -> Callable[..., bytes]:
+    """A picture of noise that no other seed gives; PNG, so that every pixel comes back."""
+
+    def encode(seed: int, size: tuple[int, int] = (32, 32), kind: str = "PNG") -> bytes:
+        pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, kind)
+        return file.getvalue()
+
+    return encode
+
+
+@pytest.fixture
+def tree(tmp_path: Path, png: Callable[..., bytes]) -> Path:
+    """`train/<class>/` with two pictures of each class, `test/<class>/` with one: 30 in all."""
+    root = tmp_path / "pictures"
+    seed = 0
+    for part, count in (("train", 2), ("test", 1)):
+        for name in class_names():
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                (folder / f"{index:04d}.png").write_bytes(png(seed))
+                seed += 1
+    return root
+
+
+@pytest.fixture(scope="session")
+def make_dataset() -> Callable[..., Dataset]:
+    """Pictures of one colour a class, with some noise: a few steps tell them apart."""
+
+    def make(train: int = 4, validation: int = 2, test: int = 2, seed: int = 0) -> Dataset:
+        generator = np.random.default_rng(seed)
+        colours = np.array([[25 * k, 255 - 25 * k, 100 * (k % 3)] for k in range(10)])
+        parts: list[np.ndarray] = []
+        for count in (train, validation, test):
+            labels = np.tile(np.arange(10), count)
+            noise = generator.integers(-12, 13, (len(labels), 32, 32, 3))
+            parts += [np.clip(colours[labels][:, None, None] + noise, 0, 255).astype(np.uint8), labels]
+        return Dataset(*parts)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def train_params() -> Callable[..., TrainParams]:
+    """The section `train` of params.yaml, small: `train_params(epochs=3)`."""
+
+    def make(**changes: object) -> TrainParams:
+        small = {"epochs": 2, "batch_size": 16, "device": "cpu", "early_stopping_patience": 100} | changes
+        overrides = [f"train.{key}={value}" for key, value in small.items()]
+        return load_params(TrainParams, overrides, REPOSITORY / "params.yaml")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def session_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated MLflow database with the experiment in it: making one takes seconds."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    with warnings.catch_warnings():
+        # MLflow's own use of SQLAlchemy, when it configures its tables for the first time.
+        warnings.filterwarnings("ignore", "The ``noload`` loader strategy", DeprecationWarning)
+        import mlflow
+
+        client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+        client.create_experiment("cifar", artifact_location=(folder / "artifacts").as_uri())
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def store(session_store: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """What the test's runs are tracked in; the test works in its own folder."""
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{session_store}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    mlflow.set_tracking_uri(uri)
+    return uri
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a stage as a user does, in the test's folder, which has params.yaml."""
+    (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
+
+    def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", f"training.{name}", *arguments],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "COLUMNS": "60"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
