@@ -61,17 +61,17 @@ clean: down ## Remove all that was built, except data and MLflow runs
 # pip work as always (README, "Which PyTorch").
 .venv/.serving: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing what serving needs…"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	@touch $@
 
 .venv/.training: .venv/.serving
 	@echo "Installing what training needs…"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[training]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[training]'
 	@touch $@
 
 .venv/.dev: .venv/.training
 	@echo "Installing what development needs…"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[training,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[training,dev]'
 	@touch $@
 
 .venv/bin/python:

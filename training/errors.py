@@ -4,6 +4,8 @@ TrainingError
 ├── ParameterError     params.yaml or an override: unknown key, wrong type, out of range
 ├── DataError          images or the prepared data file: missing, unreadable, not what was expected
 ├── WeightsError       weights or a checkpoint: unreadable, or of another network
+├── TrainingDiverged   the loss is no number any more
+├── TrackingError      MLflow's store cannot be used, or lacks the run to resume
 └── ExportRefused      the TorchScript file would not answer as the network does
 """
 
@@ -22,6 +24,14 @@ class DataError(TrainingError):
 
 class WeightsError(TrainingError):
     """A weights file or a checkpoint cannot be read, or belongs to another network."""
+
+
+class TrainingDiverged(TrainingError):
+    """The loss became NaN or infinite; the weights of the epochs before are kept."""
+
+
+class TrackingError(TrainingError):
+    """MLflow's store cannot be used, or lacks the run that is to be resumed."""
 
 
 class ExportRefused(TrainingError):

@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import orjson
 import torch
 import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
-from training.atomic_write import atomic_write
 from training.command import console, run_stage
 from training.data import DATA_FILE, load_dataset
-from training.errors import WeightsError
+from training.json_file import read_json, write_json
 from training.labels import class_names
 from training.model import EVALUATION_BATCH, Classifier, ModelParams
 from training.params import check_sections
@@ -100,16 +98,8 @@ def digest_file(path: Path) -> str:
 
 def read_evaluation(weights: Path) -> dict[str, Any] | None:
     """Return the figures beside a weights file; None where there are none, or where they are of other weights."""
-    path = weights.parent / EVALUATION_NAME
-    try:
-        figures = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except orjson.JSONDecodeError as error:
-        raise WeightsError(f"{path} is no JSON: {error}") from None
-    if not isinstance(figures, dict):
-        raise WeightsError(f"{path} holds a {type(figures).__name__}; it should be the figures that evaluation writes")
-    return figures if figures.get("weights_digest") == digest_file(weights) else None
+    figures = read_json(weights.parent / EVALUATION_NAME)
+    return figures if figures and figures.get("weights_digest") == digest_file(weights) else None
 
 
 def main(
@@ -123,8 +113,7 @@ def main(
     dataset = load_dataset(data)
     probabilities = predict_probabilities(classifier, dataset.test_images)
     figures = evaluate(probabilities, dataset.test_labels, dataset.digest, digest_file(weights))
-    with atomic_write(weights.parent / EVALUATION_NAME) as temporary:
-        temporary.write_bytes(orjson.dumps(asdict(figures), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    write_json(asdict(figures), weights.parent / EVALUATION_NAME)
     console.print(_table(figures))
 
 

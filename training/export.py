@@ -21,7 +21,6 @@ from training.evaluate import digest_file, read_evaluation
 from training.labels import class_names
 from training.model import EVALUATION_BATCH, IMAGE_SIZE, Classifier
 from training.params import check_sections, load_params
-from training.provenance import git_commit
 from training.weights import WEIGHTS_FILE, load_classifier, read_record
 
 MODEL_FILE = Path("artifacts/model.pt")
@@ -153,7 +152,7 @@ def describe(weights: Path, version: str) -> dict[str, Any]:
     return {
         "class_names": list(class_names()),
         "version": version,
-        "git_commit": record.get("git_commit") or git_commit(),
+        "git_commit": record.get("git_commit"),
         "data_digest": record.get("data_digest"),
         "mlflow_run": record.get("mlflow_run"),
         "weights_digest": digest_file(weights),

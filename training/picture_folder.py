@@ -16,6 +16,7 @@ from training.command import console
 from training.errors import DataError
 
 SIZE = 32  # pixels, width and height
+_MAX_PICTURE_BYTES = 1_000_000  # a raw 32×32 picture has 3,072; a sparse file in a tar may claim to have terabytes
 
 Parts = dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]
 
@@ -98,6 +99,8 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: Path) -
         raise DataError(f"{archive}: the path {member.name!r} climbs out of the archive; nothing was read from it")
     if member.isdir() or name.name.startswith(".") or not {"train", "test"}.intersection(name.parts[:-1]):
         return None
+    if member.size > _MAX_PICTURE_BYTES:
+        raise DataError(f"{archive}: {member.name!r} has {member.size:,} bytes, too many for a 32×32 picture")
     stream = tar.extractfile(member) if member.isreg() else None
     if stream is None:
         raise DataError(f"{archive}: {member.name!r} is a link or a device; expected pictures only")

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from training.errors import TrackingError
+
 EXPERIMENT = "cifar"
 
 
@@ -19,6 +21,9 @@ class TrackedRun:
 
     Args:
         run_id: the run to go on with; None begins a new one.
+
+    Raises:
+        TrackingError: the store cannot be used, or has no such run.
     """
 
     def __init__(self, run_id: str | None = None) -> None:
@@ -29,9 +34,16 @@ class TrackedRun:
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # the store's creation is told step by step otherwise
         self._mlflow = mlflow
-        mlflow.set_experiment(EXPERIMENT)
         self._status = "FINISHED"
-        self.id: str = mlflow.start_run(run_id=run_id).info.run_id
+        try:
+            mlflow.set_experiment(EXPERIMENT)
+            self.id: str = mlflow.start_run(run_id=run_id).info.run_id
+        except mlflow.MlflowException as error:
+            wanted = f"the run {run_id} cannot be resumed" if run_id else "no run can be started"
+            raise TrackingError(
+                f"{wanted} in MLflow's store {mlflow.get_tracking_uri()}: {error}. MLFLOW_TRACKING_URI names another "
+                "store; without --resume a new run is started"
+            ) from error
 
     def __enter__(self) -> Self:
         return self

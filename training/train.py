@@ -1,5 +1,6 @@
 """Training: the best epoch's weights, a record of how they came about, and a run in MLflow. The stage `train`."""
 
+import math
 import shlex
 import sys
 import time
@@ -8,19 +9,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import orjson
 import torch
 import typer
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from training.atomic_write import atomic_write
 from training.augment import augment
 from training.checkpoint import CHECKPOINT_NAME, Checkpoint, load_checkpoint
 from training.command import console, run_stage
 from training.data import DATA_FILE, Dataset, load_dataset
-from training.errors import ParameterError
+from training.errors import ParameterError, TrainingDiverged
 from training.interrupt import StopSignals
+from training.json_file import write_json
 from training.model import EVALUATION_BATCH, Classifier, ModelParams, build_classifier, resolve
 from training.params import check_sections, load_params
 from training.progress import EpochProgress, epoch_line
@@ -102,6 +102,9 @@ class Training:
 
         Returns:
             The epoch's figures, by name; None when a signal stopped it in the middle.
+
+        Raises:
+            TrainingDiverged: the loss is no number any more.
         """
         start = time.perf_counter()
         trained = self._train_epoch(stop)
@@ -109,6 +112,11 @@ class Training:
             return None
         seconds = time.perf_counter() - start
         loss, accuracy = measure(self.classifier, *self.validation_part)
+        if not math.isfinite(loss):
+            raise TrainingDiverged(
+                f"the validation loss of epoch {len(self.history) + 1} is {loss}; train.learning_rate "
+                f"({self.params.learning_rate:g}) is too high for this network"
+            )
         figures = {
             "train_loss": trained[0],
             "train_accuracy": trained[1],
@@ -292,8 +300,7 @@ def _write_record(training: Training, run_id: str, path: Path) -> None:
         "validation_accuracy": best["validation_accuracy"],
         "history": training.history,
     }
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    write_json(record, path)
 
 
 def _resume_arguments(overrides: list[str], data: Path, weights: Path) -> list[str]:

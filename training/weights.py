@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
 import torch
 from torch import Tensor
 
 from training.atomic_write import atomic_write
 from training.errors import WeightsError
+from training.json_file import read_json
 from training.model import IMAGE_SIZE, Classifier, ModelParams, build_classifier
 from training.params import overrides_of, params_from
 
@@ -59,13 +59,8 @@ def load_tensors(path: Path) -> dict[str, Any]:
 def read_record(weights: Path) -> dict[str, Any] | None:
     """Return how the weights were made, from `training.json` beside them; None where there is no such file."""
     path = weights.parent / RECORD_NAME
-    try:
-        record = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except orjson.JSONDecodeError as error:
-        raise WeightsError(f"{path} is no JSON: {error}") from None
-    if not isinstance(record, dict) or not isinstance(record.get("model"), dict):
+    record = read_json(path)
+    if record is not None and not isinstance(record.get("model"), dict):
         raise WeightsError(f"{path} has no section 'model'; it should be the record that training writes")
     return record
 

@@ -203,6 +203,15 @@ def test_a_link_or_a_device_in_an_archive_is_refused(tree, tmp_path, classes, ki
     assert "link or a device" in text
 
 
+def test_a_member_too_large_for_a_small_picture_is_refused_before_it_is_read(tree, tmp_path, classes):
+    archive = pack(tree, tmp_path / "pictures.tar")
+    with tarfile.open(archive, "a") as tar:
+        member = tarfile.TarInfo("train/cat/9999.png")
+        member.size = 1_000_001
+        tar.addfile(member, io.BytesIO(bytes(member.size)))
+    assert "'train/cat/9999.png' has 1,000,001 bytes" in refused(archive, classes)
+
+
 def test_the_same_picture_from_two_top_folders_is_refused(tree, tmp_path, classes):
     archive = pack(tree, tmp_path / "pictures.tar", top="first")
     with tarfile.open(archive, "a") as tar:

@@ -18,7 +18,7 @@ import torch
 from training import train as train_module
 from training.checkpoint import load_checkpoint
 from training.data import save_dataset
-from training.errors import ParameterError, WeightsError
+from training.errors import ParameterError, TrackingError, TrainingDiverged, WeightsError
 from training.evaluate import evaluate, predict_probabilities
 from training.interrupt import StopSignals
 from training.model import ModelParams
@@ -285,6 +285,32 @@ def test_a_run_that_fails_is_failed_in_mlflow(store, make_dataset, train_params,
         train(training, tmp_path / "out" / "best.pth")
     run_id = load_checkpoint(tmp_path / "out" / "checkpoint.pt", training.settings).run_id
     assert mlflow.get_run(run_id).info.status == "FAILED"
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_weights_before(
+    store, make_dataset, train_params, tmp_path, scripted_losses
+):
+    import mlflow
+
+    scripted_losses(1.0, float("nan"))
+    training = Training(make_dataset(), SMALL, train_params(epochs=5))
+    weights = tmp_path / "out" / "best.pth"
+    with pytest.raises(TrainingDiverged, match=r"epoch 2 is nan; train\.learning_rate"):
+        train(training, weights)
+    assert same_tensors(load_weights(weights), training.best_weights)
+    run_id = load_checkpoint(weights.parent / "checkpoint.pt", training.settings).run_id
+    assert mlflow.get_run(run_id).info.status == "FAILED"
+
+
+def test_resuming_a_run_that_mlflow_does_not_have_is_refused_with_the_store(
+    store, make_dataset, train_params, tmp_path
+):
+    training = Training(make_dataset(), SMALL, train_params())
+    training.run_epoch(NeverStop())
+    training.checkpoint("0123456789abcdef0123456789abcdef").save(tmp_path / "checkpoint.pt")
+    with pytest.raises(TrackingError, match=r"run 0123456789abcdef0123456789abcdef cannot be resumed in .*sqlite:"):
+        train(training, tmp_path / "best.pth", resume=True)
+    assert (tmp_path / "checkpoint.pt").exists()
 
 
 def test_resuming_without_a_checkpoint_is_refused(make_dataset, train_params, tmp_path):
