@@ -3,29 +3,30 @@
 PYTHON ?= python3
 BIN := .venv/bin
 VERSION ?= 1.0
-WEIGHTS ?= training/pretrained/best_cnn_model.pth
+# 1.0 is the shipped model; any other version is made of what was trained here.
+WEIGHTS ?= $(if $(filter 1.0,$(VERSION)),training/pretrained,artifacts)/best_cnn_model.pth
 
 ARCHIVE := model_store/cifar-$(VERSION).mar
 HANDLER := $(wildcard handler/*.*)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down archive data train accuracy test check lock clean
+.PHONY: help up down archive data train accuracy test check lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-up: .venv/.serving $(ARCHIVE) ## Set up, start TorchServe with the shipped weights, print ten predictions; the server stays up
+up: .venv/.serving $(ARCHIVE) ## Set up, start TorchServe with VERSION (1.0: shipped), print ten predictions; it stays up
 	@$(BIN)/cifar up cifar=$(notdir $(ARCHIVE))
 	@$(BIN)/cifar predict
 
 down: ## Stop TorchServe and remove what it made at run time
 	@if [ -x $(BIN)/cifar ]; then $(BIN)/cifar down; else echo "Nothing is installed here, so nothing runs."; fi
 
-archive: $(ARCHIVE) ## Build model_store/cifar-$(VERSION).mar from WEIGHTS
+archive: $(ARCHIVE) ## Build model_store/cifar-VERSION.mar from WEIGHTS
 
 # Built beside the model store and moved into it whole: TorchServe may be reading there. TMPDIR, because the archiver works
 # in the folder $$TMPDIR/cifar, and deletes first what it finds there.
-$(ARCHIVE): $(WEIGHTS) $(HANDLER) training/export.py training/model.py | .venv/.serving
+$(ARCHIVE): $(wildcard $(WEIGHTS)) $(HANDLER) training/export.py training/model.py | .venv/.serving
 	$(BIN)/python -m training.export archive.version=$(VERSION) --weights $(WEIGHTS) --output artifacts/$(VERSION)/model.pt
 	TMPDIR=artifacts/$(VERSION) $(BIN)/torch-model-archiver --force --model-name cifar --version $(VERSION) \
 		--serialized-file artifacts/$(VERSION)/model.pt --handler handler/cifar_handler.py \
@@ -38,7 +39,7 @@ data: .venv/.training ## Download CIFAR-10 (170 MB) and write data/cifar10.npz
 	$(BIN)/python -m training.data
 
 train: .venv/.training ## Run the pipeline: prepare, train, evaluate, export, archive
-	$(BIN)/dvc repro
+	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
 
 accuracy: ## Send the test images through the running server and compare with the training code
 	$(BIN)/python benchmarks/served_accuracy.py --weights $(WEIGHTS)
@@ -53,9 +54,6 @@ check: .venv/.dev ## ruff, formatting, mypy
 
 lock: .venv/.dev ## Write constraints.txt anew from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable | grep -vE '^(torch|torchvision|triton|nvidia-.*|cuda-.*)==' > constraints.txt
-
-clean: down ## Remove all that was built, except data and MLflow runs
-	rm -rf .venv artifacts model_store/*.mar
 
 # Each stamp says: the virtual environment has these groups of pyproject.toml. PIP_EXTRA_INDEX_URL and other settings of
 # pip work as always (README, "Which PyTorch").
