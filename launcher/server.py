@@ -107,16 +107,16 @@ class TorchServe:
 
     def _check_same(self, state: RunState, archives: list[Path]) -> None:
         """Refuse to pass a running server off as the one that was asked for."""
-        asked = (str(self.config.resolve()), [str(archive) for archive in archives])
-        if (state.config, state.archives) != asked:
+        asked = _times_of_change(archives)
+        if (state.config, set(state.archives)) != (str(self.config.resolve()), set(asked)):
             raise ConfigUnusable(
                 f"A TorchServe runs here already, with {state.config} and {', '.join(state.archives)}. "
                 "Stop it first: make down"
             )
-        newer = [str(archive) for archive in archives if archive.stat().st_mtime > state.started]
-        if newer:
+        changed = [archive for archive in asked if asked[archive] != state.archives[archive]]
+        if changed:
             raise ConfigUnusable(
-                f"The TorchServe that runs here was started before {', '.join(newer)} was built, and serves what was "
+                f"{', '.join(changed)} has changed since the TorchServe that runs here was started; it serves what was "
                 "there then. Start it again: make down, then make up"
             )
 
@@ -161,7 +161,7 @@ class TorchServe:
                 started=psutil.Process(pid).create_time(),
                 temp_dir=temp_dir,
                 config=str(self.config.resolve()),
-                archives=[str(archive) for archive in archives],
+                archives=_times_of_change(archives),
             )
         except (OSError, ValueError, psutil.Error):
             shutil.rmtree(temp_dir, ignore_errors=True)
@@ -197,6 +197,10 @@ class TorchServe:
 
     def _end_of_log(self) -> str:
         return "\n".join(self._console().splitlines()[-_LOG_LINES:])
+
+
+def _times_of_change(archives: list[Path]) -> dict[str, int]:
+    return {str(archive): archive.stat().st_mtime_ns for archive in archives}
 
 
 @contextmanager

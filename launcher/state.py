@@ -18,7 +18,7 @@ class RunState:
     started: float  # when that process began, seconds since 1970: a number that came again is another process
     temp_dir: str  # sockets, unpacked archives
     config: str  # the config.properties that it was started with
-    archives: list[str]  # what it was to load; each an absolute path
+    archives: dict[str, int]  # what it was to load: absolute path to time of change, nanoseconds since 1970
 
 
 def read_state(run_dir: Path) -> RunState | None:

@@ -98,11 +98,11 @@ def runs_java_in(process: psutil.Process, temp_dir: str) -> bool:
 def test_up_does_not_pass_an_older_or_another_server_off_as_the_one_asked_for(server, archive):
     server.start()
     first = server.process
-    newer = server.model_store / archive.name
-    newer.touch()
-    with pytest.raises(ConfigUnusable, match=f"started before {newer} was built"):
+    served = server.model_store / archive.name
+    served.touch()
+    with pytest.raises(ConfigUnusable, match=f"{served} has changed since"):
         server.start()
-    newer.rename(server.model_store / "cifar-2.0.mar")
+    served.rename(server.model_store / "cifar-2.0.mar")
     with pytest.raises(ConfigUnusable, match="runs here already"):
         server.start()
     assert server.process == first

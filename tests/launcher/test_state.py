@@ -12,7 +12,7 @@ from launcher.state import RunState, find_server, read_state, write_state
 @pytest.fixture
 def own():
     """This very process, as if it were the server."""
-    return RunState(os.getpid(), psutil.Process().create_time(), "/tmp/none", "config.properties", [])
+    return RunState(os.getpid(), psutil.Process().create_time(), "/tmp/none", "config.properties", {})
 
 
 def test_what_was_written_is_read(tmp_path, own):
@@ -34,12 +34,12 @@ def test_running_process_is_found(own):
 
 
 def test_process_id_that_came_again_is_another_process(own):
-    assert find_server(RunState(own.pid, own.started - 100, own.temp_dir, own.config, [])) is None
+    assert find_server(RunState(own.pid, own.started - 100, own.temp_dir, own.config, {})) is None
 
 
 def test_ended_process_is_not_found():
     with subprocess.Popen([sys.executable, "-c", "pass"]) as process:
-        state = RunState(process.pid, psutil.Process(process.pid).create_time(), "/tmp/none", "config.properties", [])
+        state = RunState(process.pid, psutil.Process(process.pid).create_time(), "/tmp/none", "config.properties", {})
     assert find_server(state) is None
 
 
@@ -49,7 +49,7 @@ def test_stopping_never_ends_a_process_that_only_has_the_same_number(tmp_path):
         try:
             run_dir = tmp_path / "run"
             run_dir.mkdir()
-            write_state(run_dir, RunState(other.pid, 1.0, str(tmp_path / "gone"), "config.properties", []))
+            write_state(run_dir, RunState(other.pid, 1.0, str(tmp_path / "gone"), "config.properties", {}))
             assert TorchServe(run_dir).stop() is False
             assert other.poll() is None
         finally:
