@@ -30,14 +30,16 @@ class Service:
     def management_url(self) -> str:
         return self.server.addresses.management
 
-    def post(self, body: Any, content_type: str | None, path: str = "/predictions/cifar", **headers: str):
+    def post(
+        self, body: Any, content_type: str | None, path: str = "/predictions/cifar", **headers: str
+    ) -> requests.Response:
         """Send one request; names of headers have underscores for dashes."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         if content_type is not None:
             sent["Content-Type"] = content_type
         return requests.post(self.url + path, data=body, headers=sent, timeout=60)
 
-    def post_together(self, requests_to_send: list[tuple[Any, str]]):
+    def post_together(self, requests_to_send: list[tuple[Any, str]]) -> list[requests.Response]:
         """Send requests at the same time, so that TorchServe batches them; answers in the order given."""
         with ThreadPoolExecutor(len(requests_to_send)) as pool:
             return list(pool.map(lambda request: self.post(*request), requests_to_send))
