@@ -10,7 +10,7 @@ ARCHIVE := model_store/cifar-$(VERSION).mar
 HANDLER := $(wildcard handler/*.*)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down archive data train accuracy test check lock
+.PHONY: help up down archive data train accuracy fuzz bench test check lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,14 @@ train: .venv/.training ## Run the pipeline: prepare, train, evaluate, export, ar
 
 accuracy: ## Send the test images through the running server and compare with the training code
 	$(BIN)/python benchmarks/served_accuracy.py --weights $(WEIGHTS)
+
+fuzz: .venv/.dev ## Send 20,000 mutated bodies to the running server (make up), then a minute of atheris on the decoder
+	$(BIN)/python benchmarks/fuzz_server.py --requests 20000
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0
+	$(BIN)/python benchmarks/fuzz_decoder.py --seconds 60
+
+bench: .venv/.serving ## Measure decoding; writes benchmarks/results/decoding.md
+	$(BIN)/python benchmarks/decoding.py
 
 test: .venv/.dev ## Set up what the tests need and run all of them
 	$(BIN)/python -m pytest

@@ -10,6 +10,9 @@ STATUS_OF_CODE: Mapping[str, int] = MappingProxyType(
         "empty_body": 400,
         "malformed_json": 400,
         "unreadable_picture": 400,
+        "malformed_npy": 400,
+        "malformed_form": 400,
+        "empty_field": 400,
         # 413: more than one request may hold.
         "too_many_images": 413,
         "picture_too_large": 413,
@@ -43,6 +46,19 @@ STATUS_OF_CODE: Mapping[str, int] = MappingProxyType(
         "mixed_scales": 422,
         "picture_as_raw": 422,
         "animated_picture": 422,
+        # .npy, and tensors of the Open Inference Protocol
+        "npy_as_raw": 422,
+        "pickled_npy": 422,
+        "wrong_datatype": 422,
+        "wrong_shape": 422,
+        "shape_mismatch": 422,
+        "wrong_inputs": 422,
+        "missing_key": 422,
+        "wrong_key_type": 422,
+        "unknown_output": 422,
+        # Forms
+        "wrong_field": 422,
+        "repeated_field": 422,
     }
 )
 

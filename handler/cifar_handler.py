@@ -3,6 +3,7 @@
 TorchServe wants exactly one class in this module; everything that does not need TorchServe is in the modules beside it.
 """
 
+import hashlib
 import json
 import logging
 import time
@@ -16,8 +17,13 @@ import orjson
 import torch
 from numpy.typing import NDArray
 
-from decoding import BadInput, DecodedRequest, decode_request
+from answers import AnsweringModel, encode_answer, encode_error
+from batching import slice_together
+from decoding import BadInput, DecodedRequest, decode_form, decode_request, is_form
+from description import describe_model
+from pixels import Images
 from request_options import join_query_and_headers
+from telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +31,9 @@ logger = logging.getLogger(__name__)
 _NOT_OPTIONS = ("body", "model_name")
 # The executor profiles a shape on its first call, specialises on the second and runs at full speed from the third.
 _WARM_CALLS = 3
+_DIGEST_DIGITS = 12
+
+_Outcome = DecodedRequest | tuple[HTTPStatus, bytes]
 
 
 class CifarHandler:
@@ -33,8 +42,10 @@ class CifarHandler:
     def __init__(self) -> None:
         self.device = torch.device("cpu")
         self.batch_size = 1
-        self.labels: list[str] = []
-        self.version = ""
+        self.model = AnsweringModel("", "", [])
+        self.digest = ""
+        self.description = b""
+        self.telemetry = Telemetry(None, "", "")
         self.network: torch.jit.ScriptModule
 
     def initialize(self, context: Any) -> None:
@@ -49,17 +60,21 @@ class CifarHandler:
         started = time.perf_counter()
         model_dir = Path(context.system_properties["model_dir"])
         model = context.manifest["model"]
-        self.version = str(model["modelVersion"])
         self.batch_size = max(1, int(context.system_properties["batch_size"] or 1))
         self.device = _pick_device(context.system_properties.get("gpu_id"))
         _set_threads(context.model_yaml_config)
-        self.labels = _read_labels(model_dir / "index_to_name.json")
-        self.network = _load_network(model_dir / model["serializedFile"], self.device, self.labels)
+        labels = _read_labels(model_dir / "index_to_name.json")
+        self.model = AnsweringModel(str(context.model_name), str(model["modelVersion"]), labels)
+        file = model_dir / model["serializedFile"]
+        self.network, metadata = _load_network(file, self.device, labels)
+        self.digest = _find_digest(file, metadata)
+        self.description = orjson.dumps(describe_model(self.model, self.digest, metadata))
+        self.telemetry = Telemetry(context.metrics, self.model.name, self.model.version)
         loaded = time.perf_counter()
         self._warm_up()
         logger.info(
             "Version %s on %s: loaded in %.2f s, batch sizes 1 to %d warmed in %.2f s, torch threads %d",
-            self.version,
+            self.model.version,
             self.device,
             loaded - started,
             self.batch_size,
@@ -80,10 +95,8 @@ class CifarHandler:
         Returns:
             As many JSON documents as there are rows, in their order.
         """
-        # Encoded here: TorchServe would encode dicts with json.dumps(indent=2), many times slower than orjson.
         outcomes = [self._decode(row, context, index) for index, row in enumerate(data)]
-        decoded = [outcome for outcome in outcomes if isinstance(outcome, DecodedRequest)]
-        probabilities = self._probabilities_of_each(decoded)
+        probabilities = self._probabilities_of_each([it for it in outcomes if isinstance(it, DecodedRequest)])
         answers = []
         for index, outcome in enumerate(outcomes):
             if isinstance(outcome, DecodedRequest):
@@ -91,83 +104,78 @@ class CifarHandler:
             status, document = outcome
             context.set_response_status(status.value, status.phrase, index)
             context.set_response_content_type(index, "application/json")  # TorchServe sends none by itself
-            context.set_response_header(index, "X-Model-Version", self.version)
+            context.set_response_header(index, "X-Model-Version", self.model.version)
+            context.set_response_header(index, "X-Model-Digest", self.digest)
             answers.append(document)
+        predictions = sum(document is not self.description for document in answers)
+        if predictions:  # a describe call comes alone, and is none
+            self.telemetry.count_batch(predictions)
         return answers
 
-    def _decode(self, row: Mapping[str, Any], context: Any, index: int) -> DecodedRequest | tuple[HTTPStatus, bytes]:
+    def _decode(self, row: Mapping[str, Any], context: Any, index: int) -> _Outcome:
         try:
             headers = _headers(context.get_all_request_header(index))
+            if _is_describe_call(row, headers):
+                return HTTPStatus.OK, self.description
+            if is_form(headers.get("content-type")):
+                return decode_form(self._fields(row), headers)
             query = {name: _text(value) for name, value in row.items() if name not in _NOT_OPTIONS}
             options = join_query_and_headers(query, headers)
             return decode_request(row.get("body"), headers.get("content-type"), options)
         except BadInput as refusal:
-            return HTTPStatus(refusal.status), _error(refusal.code, refusal.message)
+            self.telemetry.count_rejection(refusal.code)
+            return HTTPStatus(refusal.status), encode_error(refusal.code, refusal.message)
         except Exception:
             return _internal_error("decoding a request")
+
+    def _fields(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Leave out the model's name, which POST /invocations wants beside the pictures."""
+        if _text(row.get("model_name")) != self.model.name:
+            return row
+        return {name: content for name, content in row.items() if name != "model_name"}
 
     def _probabilities_of_each(self, requests: Sequence[DecodedRequest]) -> Iterator[NDArray[np.float32] | None]:
         """Run all images together and deal the rows out again; None to each request where the network failed."""
         if not requests:
             return iter(())
         try:
-            # uint8 beside float32 in 0–255 gives float32 in 0–255, which the network takes as the same pixels.
-            probabilities = self._run(np.concatenate([request.images for request in requests]))
+            probabilities = self._run([request.images for request in requests])
         except Exception:
             _internal_error("running the network")
             return iter([None] * len(requests))
         ends = np.cumsum([len(request.images) for request in requests])
         return iter(np.split(probabilities, ends[:-1]))
 
-    def _run(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """(N, 32, 32, 3) to (N, 10), in slices of at most the batch size.
+    def _run(self, arrays: Sequence[Images]) -> NDArray[np.float32]:
+        """Images (N, 32, 32, 3) of several requests to (ΣN, 10), in slices of at most the batch size.
 
         One request may hold 256 images and a batch several of such requests. Slices bound the memory, and every slice
         has a shape that was warmed at load.
         """
         slices = []
         with torch.inference_mode():
-            for start in range(0, len(images), self.batch_size):
-                batch = torch.from_numpy(images[start : start + self.batch_size]).to(self.device)
-                slices.append(self.network(batch).cpu().numpy())
+            for images in slice_together(arrays, self.batch_size):
+                slices.append(self.network(torch.from_numpy(images).to(self.device)).cpu().numpy())
         probabilities: NDArray[np.float32] = np.concatenate(slices)
-        if probabilities.shape != (len(images), len(self.labels)) or not np.isfinite(probabilities).all():
-            raise ValueError(f"the network gave {probabilities.shape}, or numbers that are not finite")
+        expected = (sum(map(len, arrays)), len(self.model.labels))
+        if probabilities.shape != expected or not np.isfinite(probabilities).all():
+            raise ValueError(f"the network gave {probabilities.shape}, expected {expected}; or numbers not finite")
         return probabilities
 
     def _answer(self, request: DecodedRequest, probabilities: NDArray[np.float32] | None) -> tuple[HTTPStatus, bytes]:
         if probabilities is None:
             return _INTERNAL_ERROR
         try:
-            predictions = [self._prediction(row, request.top_k) for row in probabilities]
-            answer: dict[str, Any] = {"predictions": predictions} if request.many else predictions[0]
-            if request.max_value is not None:
-                answer["max_value"] = request.max_value
-            return HTTPStatus.OK, orjson.dumps(answer)
+            return HTTPStatus.OK, encode_answer(request, probabilities, self.model)
         except Exception:
             return _internal_error("encoding an answer")
-
-    def _prediction(self, probabilities: NDArray[np.float32], top_k: int | None) -> dict[str, Any]:
-        """Describe one image's probabilities (10,); of equal ones the lower index comes first."""
-        best = int(probabilities.argmax())
-        prediction = {
-            "prediction": self.labels[best],
-            "class_index": best,
-            "confidence": float(probabilities[best]),
-        }
-        if top_k is not None:
-            ranked = np.argsort(-probabilities, kind="stable")[:top_k]
-            prediction["top_k"] = [
-                {"label": self.labels[index], "confidence": float(probabilities[index])} for index in ranked
-            ]
-        return prediction
 
     def _warm_up(self) -> None:
         for dtype in (np.uint8, np.float32):
             for size in range(1, self.batch_size + 1):
                 images = np.zeros((size, 32, 32, 3), dtype=dtype)
                 for _ in range(_WARM_CALLS):
-                    self._run(images)
+                    self._run([images])
 
 
 def _pick_device(gpu_id: int | None) -> torch.device:
@@ -188,11 +196,12 @@ def _read_labels(file: Path) -> list[str]:
     return [names[str(index)] for index in range(len(names))]
 
 
-def _load_network(file: Path, device: torch.device, labels: list[str]) -> torch.jit.ScriptModule:
+def _load_network(file: Path, device: torch.device, labels: list[str]) -> tuple[torch.jit.ScriptModule, dict[str, Any]]:
+    """Return the network, made fast, and the metadata.json that rides inside its file; empty where there is none."""
     extra_files: dict[str, Any] = {"metadata.json": ""}
     load: Callable[..., torch.jit.ScriptModule] = torch.jit.load  # has no types of its own
     network = load(str(file), map_location=device, _extra_files=extra_files)
-    metadata = json.loads(extra_files["metadata.json"] or "{}")
+    metadata: dict[str, Any] = json.loads(extra_files["metadata.json"] or "{}")
     trained_for = metadata.get("class_names")
     if trained_for is not None and list(trained_for) != labels:
         raise ValueError(
@@ -203,7 +212,25 @@ def _load_network(file: Path, device: torch.device, labels: list[str]) -> torch.
     # The second freezes too, and then picks layouts and kernels for the CPU.
     optimise = torch.jit.freeze if device.type == "cuda" else torch.jit.optimize_for_inference
     optimised: torch.jit.ScriptModule = optimise(network)
-    return optimised
+    return optimised, metadata
+
+
+def _find_digest(file: Path, metadata: Mapping[str, Any]) -> str:
+    """Return the first digits of the weights' SHA-256; of the whole file's where the export has not recorded it."""
+    recorded = metadata.get("weights_digest")
+    if isinstance(recorded, str) and recorded:
+        return recorded.rpartition(":")[2][:_DIGEST_DIGITS]
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:_DIGEST_DIGITS]
+
+
+def _is_describe_call(row: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
+    """Tell `GET :8081/models/cifar?customized=true`, which TorchServe marks by a header and sends without any body.
+
+    A client can write the same header on a prediction; it means nothing there. Such a request has a body, or, where the
+    body was a form without any field and the row is empty too, a content type.
+    """
+    return not row and headers.get("describe") == "True" and "content-type" not in headers
 
 
 def _headers(headers: Mapping[str, Any]) -> dict[str, str]:
@@ -219,13 +246,9 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else f"<{type(value).__name__}>"
 
 
-def _error(code: str, message: str) -> bytes:
-    return orjson.dumps({"error": {"code": code, "message": message}})
-
-
 _INTERNAL_ERROR = (
     HTTPStatus.INTERNAL_SERVER_ERROR,
-    _error("internal", "The server failed on this request. This is its fault, not yours; its log tells why."),
+    encode_error("internal", "The server failed on this request. This is its fault, not yours; its log tells why."),
 )
 
 

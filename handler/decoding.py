@@ -1,6 +1,7 @@
 """Request body to images, or BadInput. Knows HTTP bodies and numpy, but neither TorchServe nor torch.
 
-Each kind of body is one function in `_DECODERS`: (body, query) to DecodedRequest.
+Each kind of body is one function in `_DECODERS`: (body, query) to DecodedRequest. Forms, which the server takes apart,
+have a function of their own, `decode_form`.
 """
 
 import json
@@ -9,15 +10,27 @@ from dataclasses import dataclass
 from typing import Any
 
 from bad_input import BadInput, show
+from forms import FORM_TYPE, Field, check_form, decode_fields, option_fields
+from npy import decode_npy, is_npy
+from open_inference import OpenInferenceReply, decode_open_inference
 from pictures import JPEG_SIGNATURE, PNG_SIGNATURE, decode_picture, is_picture
 from pixels import IMAGE_LENGTH, Images, Pixels, decode_bare_list, decode_image, decode_images, decode_raw
-from request_options import OPTION_NAMES, Options, read_options
+from request_options import OPTION_NAMES, Options, join_query_and_headers, read_options
 
-__all__ = ["BadInput", "DecodedRequest", "decode_request"]
+__all__ = ["BadInput", "DecodedRequest", "decode_form", "decode_request", "is_form"]
 
 _LIST_KEYS = ("images", "instances")  # the second is KServe V1's name
 _IMAGE_KEYS = ("image", *_LIST_KEYS)
-_TAKEN = "application/json, application/octet-stream, image/png or image/jpeg"
+_OPEN_INFERENCE_KEY = "inputs"  # KServe V2
+BODY_KINDS = (
+    "application/json",
+    "application/octet-stream",
+    "application/x-npy",
+    "image/png",
+    "image/jpeg",
+    FORM_TYPE,
+)
+_TAKEN = f"{', '.join(BODY_KINDS[:-1])} or {BODY_KINDS[-1]}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,12 +42,16 @@ class DecodedRequest:
         many: whether the answer is a list, {"predictions": […]}.
         top_k: how many labels to report, 1 to 10; None where nobody asked.
         max_value: 1 where the numbers were taken as scaled to 0–1, whether told or by themselves; the answer says so.
+        fields: of a form, in the order of the images; None for any other body.
+        open_inference: what an answer in the Open Inference Protocol must repeat; None for any other body.
     """
 
     images: Images
     many: bool
     top_k: int | None
     max_value: int | None
+    fields: tuple[Field, ...] | None = None
+    open_inference: OpenInferenceReply | None = None
 
 
 def decode_request(body: object, content_type: str | None, query: Mapping[str, str]) -> DecodedRequest:
@@ -49,13 +66,40 @@ def decode_request(body: object, content_type: str | None, query: Mapping[str, s
     Raises:
         BadInput: anything that cannot be answered; nothing else is raised, whatever came.
     """
-    media_type = (content_type or "").partition(";")[0].strip().lower()
+    media_type = _media_type(content_type)
     if not media_type:
         return _decode_untyped(body, query)
     decode = _DECODERS.get(media_type)
     if decode is None:
         raise _unsupported(media_type)
     return decode(body, query)
+
+
+def is_form(content_type: str | None) -> bool:
+    """Tell whether `decode_form` is the function for this request."""
+    return _media_type(content_type) == FORM_TYPE
+
+
+def decode_form(fields: Mapping[str, object], headers: Mapping[str, str]) -> DecodedRequest:
+    """Read one form: each field a picture or an .npy array, save those named top_k and max_value.
+
+    Args:
+        fields: name to content, in the order of the form: bytes, or what the server has made of JSON and text.
+        headers: the request's, with names in lower case; options may stand there too.
+
+    Raises:
+        BadInput: anything that cannot be answered; one bad field refuses the form.
+    """
+    length = headers.get("content-length", "")
+    is_number = length.isascii() and length.isdigit() and len(length) < 16
+    check_form(fields, headers.get("content-type", ""), int(length) if is_number else None)
+    options = read_options({}, join_query_and_headers(option_fields(fields), headers, "the field"))
+    images, described = decode_fields(fields, options)
+    return DecodedRequest(images, True, options.top_k, None, fields=described)
+
+
+def _media_type(content_type: str | None) -> str:
+    return (content_type or "").partition(";")[0].strip().lower()
 
 
 def _decode_untyped(body: object, query: Mapping[str, str]) -> DecodedRequest:
@@ -65,6 +109,8 @@ def _decode_untyped(body: object, query: Mapping[str, str]) -> DecodedRequest:
     # A raw image may begin like a JPEG, one in 16 million; a truncated JPEG of a fitting length is likelier.
     if is_picture(body):
         return _decode_picture(body, query)
+    if is_npy(body):
+        return _decode_npy(body, query)
     fits_raw = len(body) > 0 and len(body) % IMAGE_LENGTH == 0
     if body.lstrip()[:1] in (b"{", b"["):
         try:
@@ -79,7 +125,7 @@ def _decode_untyped(body: object, query: Mapping[str, str]) -> DecodedRequest:
     raise BadInput(
         "unrecognised_body",
         f"The body of {len(body):,} bytes came without Content-Type and begins with {show(bytes(body[:12]))}: not "
-        f"JSON, PNG or JPEG, nor N × {IMAGE_LENGTH:,} raw bytes. Add the header Content-Type: {_TAKEN}.",
+        f"JSON, PNG, JPEG or .npy, nor N × {IMAGE_LENGTH:,} raw bytes. Add the header Content-Type: {_TAKEN}.",
     )
 
 
@@ -99,6 +145,9 @@ def _decode_json(body: object, query: Mapping[str, str]) -> DecodedRequest:
 
 def _decode_object(value: dict[str, Any], query: Mapping[str, str]) -> DecodedRequest:
     key = _image_key(value)
+    if key == _OPEN_INFERENCE_KEY:
+        pixels, options, reply = decode_open_inference(value, query)
+        return DecodedRequest(pixels.images, True, options.top_k, 1 if pixels.scaled else None, open_inference=reply)
     options = read_options(value, query)
     many = key in _LIST_KEYS
     decode = decode_images if many else decode_image
@@ -106,7 +155,7 @@ def _decode_object(value: dict[str, Any], query: Mapping[str, str]) -> DecodedRe
 
 
 def _image_key(value: dict[str, Any]) -> str:
-    found = [key for key in _IMAGE_KEYS if key in value]
+    found = [key for key in (*_IMAGE_KEYS, _OPEN_INFERENCE_KEY) if key in value]
     if not found:
         keys = ", ".join(show(key) for key in list(value)[:5]) or "none"
         raise BadInput(
@@ -119,6 +168,8 @@ def _image_key(value: dict[str, Any]) -> str:
             "two_image_keys",
             f"The JSON object has {' and '.join(found)}, and only one of them can be answered. Leave one out.",
         )
+    if found == [_OPEN_INFERENCE_KEY]:
+        return _OPEN_INFERENCE_KEY  # has keys of its own beside it
     unknown = [key for key in value if key not in _IMAGE_KEYS and key not in OPTION_NAMES]
     if unknown:
         raise BadInput(
@@ -158,6 +209,12 @@ def _decode_raw(body: object, query: Mapping[str, str]) -> DecodedRequest:
             "The body is a PNG or JPEG file but came as application/octet-stream, which means raw pixels. "
             "Send it with Content-Type image/png or image/jpeg.",
         )
+    if is_npy(data):
+        raise BadInput(
+            "npy_as_raw",
+            "The body is an .npy file but came as application/octet-stream, which means raw pixels. Send it with "
+            "Content-Type: application/x-npy.",
+        )
     options = read_options({}, query)
     _refuse_scale(options, "Raw bytes")
     images = decode_raw(data)
@@ -169,6 +226,15 @@ def _decode_picture(body: object, query: Mapping[str, str]) -> DecodedRequest:
     options = read_options({}, query)
     _refuse_scale(options, "The pixels of a picture file")
     return _request(Pixels(decode_picture(data)[None], scaled=False), False, options)
+
+
+def _decode_npy(body: object, query: Mapping[str, str]) -> DecodedRequest:
+    data = _as_bytes(body)
+    options = read_options({}, query)
+    pixels, many = decode_npy(data, options.max_value)
+    if not pixels.scaled:
+        _refuse_scale(options, "The numbers of a uint8 array")
+    return _request(pixels, many, options)
 
 
 def _request(pixels: Pixels, many: bool, options: Options) -> DecodedRequest:
@@ -186,7 +252,7 @@ def _refuse_scale(options: Options, what: str) -> None:
         raise BadInput(
             "wrong_max_value",
             f"max_value is 1, but {what[0].lower()}{what[1:]} are whole numbers in 0–255. Leave max_value out; it is "
-            "for numbers in JSON.",
+            "for numbers in JSON and for arrays of floats.",
         )
 
 
@@ -211,6 +277,7 @@ def _unsupported(media_type: str) -> BadInput:
 _DECODERS: Mapping[str, Callable[[object, Mapping[str, str]], DecodedRequest]] = {
     "application/json": _decode_json,
     "application/octet-stream": _decode_raw,
+    "application/x-npy": _decode_npy,
     "image/png": _decode_picture,
     "image/jpeg": _decode_picture,
     "image/jpg": _decode_picture,  # no registered name, but a common one

@@ -26,6 +26,11 @@ def is_picture(body: bytes | bytearray) -> bool:
 
 
 def decode_picture(body: bytes | bytearray) -> NDArray[np.uint8]:
+    """Turn one picture into a model input; as `decode_counted`, which tells more."""
+    return decode_counted(body, MAX_PIXELS)[0]
+
+
+def decode_counted(body: bytes | bytearray, max_pixels: int) -> tuple[NDArray[np.uint8], int]:
     """Turn one picture into a model input.
 
     What a viewer shows is what the model sees: the EXIF orientation is applied, transparency is laid over white,
@@ -33,12 +38,13 @@ def decode_picture(body: bytes | bytearray) -> NDArray[np.uint8]:
 
     Args:
         body: PNG or JPEG; which of the two is told by its first bytes, whatever its content type says.
+        max_pixels: how many it may have; what a request has left, where it holds several pictures.
 
     Returns:
-        uint8 (32, 32, 3), RGB.
+        uint8 (32, 32, 3), RGB; and how many pixels the picture had, which is what decoding costs.
 
     Raises:
-        BadInput: another format, above MAX_PIXELS, animated, truncated or broken.
+        BadInput: another format, above `max_pixels`, animated, truncated or broken.
     """
     if not is_picture(body):
         raise BadInput(
@@ -51,7 +57,7 @@ def decode_picture(body: bytes | bytearray) -> NDArray[np.uint8]:
             # Pillow warns of oddities (a broken EXIF block, say) that do not spoil the picture.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return _decode(io.BytesIO(body))
+            return _decode(io.BytesIO(body), max_pixels)
     except BadInput:
         raise
     except _TOO_LARGE_WARNINGS:
@@ -65,11 +71,12 @@ def decode_picture(body: bytes | bytearray) -> NDArray[np.uint8]:
         ) from error
 
 
-def _decode(file: io.BytesIO) -> NDArray[np.uint8]:
+def _decode(file: io.BytesIO, max_pixels: int) -> tuple[NDArray[np.uint8], int]:
     picture: Image.Image = Image.open(file, formats=("PNG", "JPEG"))
-    if picture.width * picture.height > MAX_PIXELS:
+    pixels = picture.width * picture.height
+    if pixels > max_pixels:
         # Known from the header, before anything is decoded.
-        raise _too_large(f"{picture.width:,}×{picture.height:,} = {picture.width * picture.height:,} pixels")
+        raise _too_large(f"{picture.width:,}×{picture.height:,} = {pixels:,} pixels")
     # Only PNG: telephones' JPEG files may hold previews as further frames, and the first is the photograph.
     frames = getattr(picture, "n_frames", 1) if picture.format == "PNG" else 1
     if frames > 1:
@@ -81,7 +88,7 @@ def _decode(file: io.BytesIO) -> NDArray[np.uint8]:
     rgb = _to_rgb(_turn_upright(picture))
     if rgb.size != _SIZE:
         rgb = rgb.resize(_SIZE, Image.Resampling.BICUBIC)  # Pillow widens the filter when it shrinks: antialiased
-    return np.array(rgb, dtype=np.uint8)
+    return np.array(rgb, dtype=np.uint8), pixels
 
 
 def _turn_upright(picture: Image.Image) -> Image.Image:
@@ -117,5 +124,6 @@ def _from_deep_grey(picture: Image.Image) -> Image.Image:
 def _too_large(what: str) -> BadInput:
     return BadInput(
         "picture_too_large",
-        f"The picture has {what}, at most {MAX_PIXELS:,} are taken. Shrink it first: the model sees 32×32.",
+        f"The picture has {what}, at most {MAX_PIXELS:,} are taken, in all pictures of a request together. Shrink it "
+        "first: the model sees 32×32.",
     )

@@ -49,7 +49,9 @@ def read_options(json_keys: Mapping[str, object], query: Mapping[str, str]) -> O
     )
 
 
-def join_query_and_headers(query: Mapping[str, str], headers: Mapping[str, str]) -> dict[str, str]:
+def join_query_and_headers(
+    query: Mapping[str, str], headers: Mapping[str, str], place: str = "the query"
+) -> dict[str, str]:
     """Join the two places beside the body in which an option may stand.
 
     TorchServe 0.12.0 drops the query of /predictions/… before the handler sees it (docs/adr/0004), so that a picture or
@@ -58,6 +60,7 @@ def join_query_and_headers(query: Mapping[str, str], headers: Mapping[str, str])
     Args:
         query: parameters, as text.
         headers: with names in lower case; `x-top-k` is top_k, `x-max-value` is max_value, others are passed over.
+        place: what to call the first place in a message.
 
     Raises:
         BadInput: both have an option, with different values.
@@ -71,7 +74,7 @@ def join_query_and_headers(query: Mapping[str, str], headers: Mapping[str, str])
         if joined.setdefault(name, value) != value:
             raise BadInput(
                 "conflicting_option",
-                f"{name} is {show(joined[name])} in the query but {show(value)} in the header {header}. Say it once.",
+                f"{name} is {show(joined[name])} in {place} but {show(value)} in the header {header}. Say it once.",
             )
     return joined
 

@@ -87,6 +87,21 @@ def test_256_raw_images_are_answered_in_one_request(torchserve, images, expected
         assert_answers(prediction, probabilities)
 
 
+def test_description_names_the_model_and_its_limits(torchserve, images):
+    answer = requests.get(f"{torchserve.management_url}/models/cifar?customized=true", timeout=30)
+    described = answer.json()[0]["customizedMetadata"]
+    described = json.loads(described) if isinstance(described, str) else described
+    assert described["class_names"] == list(class_names())
+    assert (described["version"], described["limits"]["max_images"]) == ("1.0", 256)
+    digest = torchserve.post(images[0].tobytes(), RAW).headers["X-Model-Digest"]
+    assert described["model_digest"] == digest == described["weights_digest"][:12]
+
+
+def test_a_client_that_sends_describe_gets_its_prediction(torchserve, images, expected):
+    answer = torchserve.post(images[0].tobytes(), RAW, describe="True")
+    assert_answers(answer.json(), expected[0])
+
+
 def test_version_in_the_path_is_answered_by_that_version(torchserve, images):
     answer = torchserve.post(images[0].tobytes(), RAW, path="/predictions/cifar/1.0")
     assert (answer.status_code, answer.headers["X-Model-Version"]) == (200, "1.0")

@@ -1,6 +1,9 @@
 """Every refusal of the decoder's table, over HTTP, from a real TorchServe; and good requests among many bad ones."""
 
+import io
 import json
+import re
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,13 +14,25 @@ import requests
 
 from bad_input import STATUS_OF_CODE
 from tests.e2e.service import Service
+from tests.handler.bad_forms import BAD_FORMS
+from tests.handler.bad_tensors import BAD_NPY, BAD_OPEN_INFERENCE
 from tests.handler.test_decoding import BAD
 
 RAW = "application/octet-stream"
 CLIENTS = 64
 
 # An unknown option has no header, and a query does not arrive: only /invocations passes one on.
-SENDABLE = {name: row for name, row in BAD.items() if not row[2].keys() - {"top_k", "max_value"}}
+SENDABLE = {
+    name: row
+    for name, row in (BAD | BAD_NPY | BAD_OPEN_INFERENCE).items()
+    if not row[2].keys() - {"top_k", "max_value"}
+}
+# What TorchServe would parse or drop before it is a field, and what no client library sends, is not sent here.
+FORMS = {
+    name: row
+    for name, row in BAD_FORMS.items()
+    if row[0] and not row[1] and all(isinstance(content, bytes | bytearray) for content in row[0].values())
+}
 
 
 def send(service: Service, body: Any, content_type: str | None, options: dict[str, str]) -> requests.Response:
@@ -53,10 +68,27 @@ def test_refusal_over_http_is_the_decoders(torchserve, alive, body, content_type
     answer = send(torchserve, body, content_type, options)
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["X-Model-Version"] == "1.0"
+    assert re.fullmatch("[0-9a-f]{12}", answer.headers["X-Model-Digest"])
     error = answer.json()["error"]
     assert (error["code"], answer.status_code) == (code, STATUS_OF_CODE[code])
     assert "Traceback" not in error["message"]
     alive()
+
+
+@pytest.mark.parametrize(("fields", "headers", "code", "words"), FORMS.values(), ids=FORMS)
+def test_form_is_refused_over_http_as_by_the_decoder(torchserve, alive, fields, headers, code, words):
+    files = {name: (f"{name}.bin", io.BytesIO(content)) for name, content in fields.items()}
+    answer = requests.post(f"{torchserve.url}/predictions/cifar", files=files, headers=headers, timeout=60)
+    assert (answer.json()["error"]["code"], answer.status_code) == (code, STATUS_OF_CODE[code])
+    alive()
+
+
+def count_batches(service: Service) -> tuple[float, float]:
+    """Batches and the requests in them, of all workers; they hand their counts over once a second."""
+    time.sleep(2)
+    text = requests.get(f"{service.server.addresses.metrics}/metrics", timeout=10).text
+    found = dict(re.findall(r"^cifar_batch_size_(count|sum)\{.*?\} ([0-9.eE+]+)$", text, re.MULTILINE))
+    return float(found.get("count", 0)), float(found.get("sum", 0))
 
 
 def test_64_clients_one_in_four_of_which_sends_bad_bodies(torchserve, images, alive):
@@ -71,8 +103,12 @@ def test_64_clients_one_in_four_of_which_sends_bad_bodies(torchserve, images, al
         return answer
 
     alone = [torchserve.post(image.tobytes(), RAW).json() for image in images]
+    before = count_batches(torchserve)
     with ThreadPoolExecutor(CLIENTS) as pool:
         answers = list(pool.map(ask, range(8 * CLIENTS)))
+    batches, counted = (after - start for after, start in zip(count_batches(torchserve), before, strict=True))
+    assert counted == 8 * CLIENTS
+    assert batches < counted / 2, "no batches formed: the test would prove nothing"
     for index, answer in enumerate(answers):
         if index % 4 == 0:
             code = bad[index // 4 % len(bad)][3]

@@ -1,6 +1,5 @@
 """Request bodies to images, and every refusal, without a server."""
 
-import io
 import json
 import struct
 import zlib
@@ -14,20 +13,12 @@ from PIL import Image
 
 from bad_input import STATUS_OF_CODE
 from decoding import BadInput, decode_request
+from tests.handler.bad_forms import BAD_FORMS
+from tests.handler.bad_tensors import BAD_NPY, BAD_OPEN_INFERENCE
+from tests.handler.samples import FLAT, IMAGE, JPEG, JSON, NESTED, PNG, RAW, encode, npy_of, tensor_of
 
-JSON = "application/json"
-RAW = "application/octet-stream"
-IMAGE = np.random.default_rng(7).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-FLAT = IMAGE.ravel().tolist()
-NESTED = IMAGE.tolist()
 SCALED = (IMAGE.astype(np.float32) / 255).ravel().tolist()  # as ToTensor leaves it
 FLAT_BRACE = b"{" * 3072  # a grey image that begins as JSON does
-
-
-def encode(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, kind, **options)
-    return file.getvalue()
 
 
 def changed(index: int, value: Any) -> list[Any]:
@@ -41,8 +32,6 @@ def png_header(width: int, height: int) -> bytes:
     return start + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
 
 
-PNG = encode(Image.fromarray(IMAGE))
-JPEG = encode(Image.fromarray(IMAGE), "JPEG", quality=95)
 APNG = encode(
     Image.new("RGB", (32, 32), "red"), save_all=True, append_images=[Image.new("RGB", (32, 32), "blue")], duration=9
 )
@@ -70,6 +59,18 @@ GOOD = [
     pytest.param(PNG, "image/png", False, id="PNG"),
     pytest.param(PNG, None, False, id="PNG told by its signature"),
     pytest.param(PNG, "image/jpeg", False, id="PNG said to be JPEG"),
+    pytest.param(npy_of(IMAGE), "application/x-npy", False, id="npy"),
+    pytest.param(npy_of(IMAGE[None]), None, True, id="npy of one image in a batch, told by its signature"),
+    pytest.param(npy_of(np.asfortranarray(IMAGE)), None, False, id="npy in Fortran order"),
+    pytest.param(npy_of(np.asfortranarray(IMAGE[None])), None, True, id="npy of a batch in Fortran order"),
+    pytest.param(npy_of(IMAGE.astype(">f4")), None, False, id="npy of whole big-endian floats"),
+    pytest.param(npy_of(np.asfortranarray(IMAGE.astype("<f2"))), None, False, id="npy of half floats in Fortran order"),
+    pytest.param(npy_of(IMAGE.astype(np.longdouble)), None, False, id="npy of long doubles"),
+    pytest.param(npy_of(IMAGE, version=(2, 0)), None, False, id="npy of version 2"),
+    pytest.param(npy_of(IMAGE, version=(3, 0)), None, False, id="npy of version 3"),
+    pytest.param({"inputs": [tensor_of(IMAGE[None])]}, JSON, True, id="Open Inference, flat"),
+    pytest.param({"inputs": [tensor_of(IMAGE[None], data=[NESTED])]}, None, True, id="Open Inference, nested"),
+    pytest.param({"inputs": [tensor_of(IMAGE[None], datatype="FP32")]}, JSON, True, id="Open Inference, whole FP32"),
 ]
 
 
@@ -145,6 +146,27 @@ def test_fractions_in_0_to_255_stay_float32():
     assert (decoded.images[0, 0, 0, 0], decoded.max_value) == (127.5, None)
 
 
+def test_scaled_arrays_follow_the_rules_of_json():
+    scaled = np.stack([IMAGE.astype(np.float32) / 255, np.zeros_like(IMAGE)])
+    decoded = decode_request(npy_of(scaled), None, {})
+    assert decoded.max_value == 1
+    assert decoded.images.dtype == np.float32
+    assert np.array_equal(decoded.images, np.stack([IMAGE, np.zeros_like(IMAGE)]))
+
+
+def test_scaled_fp32_tensors_follow_the_rules_of_json():
+    decoded = decode_request({"inputs": [tensor_of(IMAGE[None] / 255, datatype="FP32")]}, JSON, {})
+    assert decoded.max_value == 1
+    assert np.array_equal(decoded.images[0], IMAGE)
+
+
+def test_a_uint8_array_in_c_order_is_a_view_of_the_body():
+    body = bytearray(npy_of(np.stack([IMAGE, IMAGE])))
+    images = decode_request(body, "application/x-npy", {}).images
+    body[-1] ^= 255
+    assert images[1, 31, 31, 2] == body[-1]
+
+
 # Options --------------------------------------------------------------------------------------------------------------
 
 
@@ -157,7 +179,9 @@ def test_top_k_comes_from_body_or_query(keys, query):
     assert decode_request({"image": FLAT, **keys}, JSON, query).top_k == 3
 
 
-@pytest.mark.parametrize(("body", "content_type"), [(FLAT, JSON), (IMAGE.tobytes(), RAW), (PNG, "image/png")])
+@pytest.mark.parametrize(
+    ("body", "content_type"), [(FLAT, JSON), (IMAGE.tobytes(), RAW), (PNG, "image/png"), (npy_of(IMAGE), None)]
+)
 def test_every_kind_of_body_takes_options_from_the_query(body, content_type):
     assert decode_request(body, content_type, {"top_k": "10", "max_value": "255"}).top_k == 10
 
@@ -335,6 +359,8 @@ BAD: dict[str, tuple[Any, str | None, dict[str, str], str, tuple[str, ...]]] = {
     "bomb that Pillow warns of": (png_header(10_000, 10_000), None, {}, "picture_too_large", ("16,777,216",)),
     "bomb that Pillow refuses": (png_header(50_000, 50_000), None, {}, "picture_too_large", ("16,777,216",)),
     "animation": (APNG, "image/png", {}, "animated_picture", ("2 frames",)),
+    **BAD_NPY,
+    **BAD_OPEN_INFERENCE,
 }
 
 
@@ -350,7 +376,8 @@ def test_refusal_says_what_came(body, content_type, query, code, words):
 
 
 def test_every_code_is_given_by_some_body():
-    assert {row[3] for row in BAD.values()} == set(STATUS_OF_CODE)
+    given_by_forms = {code for *_, code, _words in BAD_FORMS.values()}
+    assert {row[3] for row in BAD.values()} | given_by_forms == set(STATUS_OF_CODE)
 
 
 def test_every_status_is_one_of_the_contract():
@@ -369,10 +396,25 @@ NEARLY_BODIES = st.dictionaries(
     VALUES | NEARLY_IMAGES | st.lists(NEARLY_IMAGES, max_size=2),
     max_size=3,
 )
+NEARLY_TENSORS = st.dictionaries(
+    st.sampled_from(["id", "parameters", "inputs", "outputs", "image"]),
+    VALUES
+    | st.lists(
+        st.fixed_dictionaries(
+            {
+                "name": VALUES | st.just("label"),
+                "shape": VALUES | st.just([1, 32, 32, 3]),
+                "datatype": VALUES | st.sampled_from(["UINT8", "FP32"]),
+                "data": VALUES | NEARLY_IMAGES,
+            }
+        ),
+        max_size=2,
+    ),
+)
 NEARLY_PICTURES = st.builds(
     lambda whole, at, new: whole[:at] + new + whole[at + len(new) :],
-    st.sampled_from([PNG, JPEG, APNG]),
-    st.integers(8, 3000),
+    st.sampled_from([PNG, JPEG, APNG, npy_of(IMAGE), npy_of(IMAGE[None] / 255)]),
+    st.integers(0, 3000),
     st.binary(max_size=40),
 )
 
@@ -384,6 +426,7 @@ def decodes_or_refuses(body: object, content_type: str | None, query: dict[str, 
         refusal.message.encode()
     else:
         assert decoded.images.shape[1:] == (32, 32, 3)
+        assert decoded.images.dtype.isnative
         assert 0 <= decoded.images.min() <= decoded.images.max() <= 255
 
 
@@ -394,6 +437,6 @@ def test_no_bytes_raise_anything_but_bad_input(body, content_type, query):
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(VALUES | NEARLY_BODIES | NEARLY_IMAGES, QUERIES)
+@given(VALUES | NEARLY_BODIES | NEARLY_IMAGES | NEARLY_TENSORS, QUERIES)
 def test_no_json_raises_anything_but_bad_input(value, query):
     decodes_or_refuses(value, JSON, query)

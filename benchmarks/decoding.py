@@ -1,0 +1,489 @@
+"""Measures how long decoding takes, a row a kind of body, and which way from a list of numbers to an array is fastest.
+
+Usage: python benchmarks/decoding.py [--output FILE] [--rounds N]
+
+Both sides of every ratio take turns within the same run, because times of two runs on a shared machine do not compare.
+"""
+
+import array
+import io
+import json
+import marshal
+import os
+import platform
+import struct
+import sys
+import timeit
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from operator import countOf
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+import PIL
+import typer
+from numpy.typing import NDArray
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+ROOT = Path(__file__).resolve().parent.parent
+# The handler's modules import each other by their bare names; its folder stands first, because this file is a
+# `decoding` too.
+sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "handler"))
+
+from decoding import BadInput, decode_request  # noqa: E402
+from training.atomic_write import atomic_write  # noqa: E402
+from training.command import run_stage  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results" / "decoding.md"
+IMAGE_LENGTH = 32 * 32 * 3
+# Seconds that one side of one round takes: long against the clock's resolution, short against the scheduler's turns.
+_TRIAL_S = 0.002
+# Seconds for the two sides of one row; a photograph therefore gets fewer rounds, and the table says how many.
+_ROW_S = 6.0
+
+Decode = Callable[[], object]
+
+
+def main(
+    output: Annotated[Path, typer.Option(help="the table to write")] = RESULTS,
+    rounds: Annotated[int, typer.Option(help="how often each side of a row is timed", min=5)] = 101,
+) -> None:
+    """Time every kind of body and every way from a list to an array, and write both tables."""
+    console = Console()
+    bodies = [measure_body(kind, rounds) for kind in track(make_kinds(), "bodies", console=console, transient=True)]
+    whole, scaled = _whole_numbers(), _fractions()
+    of_whole = measure_ways(track(WHOLE_WAYS, "whole numbers", console=console, transient=True), whole, rounds)
+    of_scaled = measure_ways(track(FRACTION_WAYS, "fractions", console=console, transient=True), scaled, rounds)
+    page = render(bodies, of_whole, of_scaled, rounds)
+    with atomic_write(output) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    console.print(page, markup=False, highlight=False, soft_wrap=True)
+
+
+# Timing --------------------------------------------------------------------------------------------------------------
+
+
+class Spread(NamedTuple):
+    """Quartiles."""
+
+    low: float
+    median: float
+    high: float
+
+
+class Comparison(NamedTuple):
+    """Two functions timed in turns: microseconds a call of each, and how many times as long the first takes."""
+
+    first_us: Spread
+    second_us: Spread
+    ratio: Spread
+    rounds: int
+
+
+def compare(first: Decode, second: Decode, rounds: int) -> Comparison:
+    """Time two functions in turns; which of them begins changes every round, so that neither has the warmer cache."""
+    timers = (timeit.Timer(first), timeit.Timer(second))
+    calls = [max(1, round(_TRIAL_S / min(timer.repeat(3, 1)))) for timer in timers]
+    once_s = sum(timer.timeit(count) for timer, count in zip(timers, calls, strict=True))
+    rounds = max(5, min(rounds, round(_ROW_S / once_s)))
+    times_us = np.empty((rounds, 2))
+    for number in range(rounds):
+        for side in (0, 1) if number % 2 else (1, 0):
+            times_us[number, side] = timers[side].timeit(calls[side]) / calls[side] * 1e6
+    ratios = times_us[:, 0] / times_us[:, 1]
+    return Comparison(_spread(times_us[:, 0]), _spread(times_us[:, 1]), _spread(ratios), rounds)
+
+
+def _spread(values: NDArray[np.float64]) -> Spread:
+    low, median, high = np.percentile(values, (25, 50, 75))
+    return Spread(float(low), float(median), float(high))
+
+
+# A row a kind of body -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of body, as TorchServe hands it over: JSON parsed, all else as a bytearray."""
+
+    name: str
+    content_type: str
+    body: object
+    images: int
+    alone: str  # what `decode_alone` calls
+    decode_alone: Decode  # the shortest code to the same pixels, which checks nothing
+
+
+class MeasuredKind(NamedTuple):
+    """A kind and its times; `comparison` is None where the decoder does not take the kind, and `refusal` says why."""
+
+    kind: Kind
+    comparison: Comparison | None
+    refusal: str
+
+
+def measure_body(kind: Kind, rounds: int) -> MeasuredKind:
+    """Time the decoder on a body that it takes."""
+
+    def decode() -> Any:
+        return decode_request(kind.body, kind.content_type, {})
+
+    try:
+        shape = decode().images.shape
+    except BadInput as refusal:
+        return MeasuredKind(kind, None, refusal.code)
+    if shape != (kind.images, 32, 32, 3):
+        raise ValueError(f"{kind.name} was decoded to {shape}, expected {kind.images} images")
+    return MeasuredKind(kind, compare(decode, kind.decode_alone, rounds), "")
+
+
+def make_kinds() -> list[Kind]:
+    """Make a body of every kind."""
+    return [*_json_kinds(), *_raw_kinds(), *_picture_kinds(), *_npy_kinds(), *_v2_kinds()]
+
+
+def _json_kinds() -> list[Kind]:
+    def kind(name: str, key: str, value: Any, images: int = 1) -> Kind:
+        # Through text and back, so that numbers are as fresh as those of a request.
+        body = json.loads(json.dumps({key: value}))
+        return Kind(name, "application/json", body, images, "numpy.array(list)", partial(np.array, body[key]))
+
+    image, sixteen = _images(1)[0], _images(16)
+    return [
+        kind("JSON, flat whole numbers", "image", image.ravel().tolist()),
+        kind("JSON, nested whole numbers", "image", image.tolist()),
+        kind("JSON, flat fractions 0–1", "image", _fractions()),
+        kind("JSON, 16 images flat", "images", sixteen.reshape(16, -1).tolist(), 16),
+    ]
+
+
+def _raw_kinds() -> list[Kind]:
+    def kind(count: int) -> Kind:
+        body = bytearray(_images(count).tobytes())
+
+        def decode_alone() -> object:
+            return np.frombuffer(body, dtype=np.uint8).reshape(-1, 32, 32, 3)
+
+        return Kind(_count("raw", count), "application/octet-stream", body, count, "numpy.frombuffer", decode_alone)
+
+    return [kind(1), kind(256)]
+
+
+def _picture_kinds() -> list[Kind]:
+    def kind(name: str, pixels: NDArray[np.uint8], format_: str) -> Kind:
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, format_, quality=90)
+        body = bytearray(file.getvalue())
+
+        def decode_alone() -> object:
+            picture = Image.open(io.BytesIO(body)).convert("RGB")
+            if picture.size != (32, 32):
+                picture = picture.resize((32, 32), Image.Resampling.BICUBIC)
+            return np.asarray(picture)
+
+        title = f"{name} ({len(body) / 1000:,.1f} kB)"
+        return Kind(title, f"image/{format_.lower()}", body, 1, "Pillow", decode_alone)
+
+    small = _images(1)[0]
+    return [
+        kind("PNG 32×32", small, "PNG"),
+        kind("JPEG 32×32", small, "JPEG"),
+        kind("JPEG 4032×3024, a telephone's photograph", _photograph(4032, 3024), "JPEG"),
+    ]
+
+
+def _npy_kinds() -> list[Kind]:
+    def kind(array_: NDArray[Any]) -> Kind:
+        file = io.BytesIO()
+        np.save(file, array_, allow_pickle=False)
+        body = bytearray(file.getvalue())
+
+        def decode_alone() -> object:
+            return np.load(io.BytesIO(body), allow_pickle=False)
+
+        name = _count(f".npy {array_.dtype}", len(array_))
+        return Kind(name, "application/x-npy", body, len(array_), "numpy.load", decode_alone)
+
+    return [kind(_images(1)), kind(_images(256)), kind(_images(1).astype(np.float32))]
+
+
+def _v2_kinds() -> list[Kind]:
+    def kind(datatype: str, numbers: list[float]) -> Kind:
+        tensor = {"name": "images", "shape": [1, 32, 32, 3], "datatype": datatype, "data": numbers}
+        body = json.loads(json.dumps({"inputs": [tensor]}))
+        data = body["inputs"][0]["data"]
+        name = f"KServe V2 JSON, flat {datatype}"
+        return Kind(name, "application/json", body, 1, "numpy.array(list)", partial(np.array, data))
+
+    return [kind("UINT8", _whole_numbers()), kind("FP32", _fractions())]
+
+
+def _count(name: str, count: int) -> str:
+    return f"{name}, {count} image{'s' if count > 1 else ''}"
+
+
+def _images(count: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(7).integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+
+
+def _whole_numbers() -> list[Any]:
+    numbers: list[Any] = json.loads(json.dumps(_images(1).ravel().tolist()))
+    return numbers
+
+
+def _fractions() -> list[Any]:
+    """Float32 in 0–1, as ToTensor leaves them, printed and read again."""
+    scaled = _images(1).ravel().astype(np.float32) / np.float32(255)
+    numbers: list[Any] = json.loads(json.dumps(scaled.tolist()))
+    return numbers
+
+
+def _photograph(width: int, height: int) -> NDArray[np.uint8]:
+    """Make smooth areas with some grain: pure noise would be three times the size of a photograph."""
+    rng = np.random.default_rng(11)
+    coarse = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+    smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), dtype=np.int16)
+    grain = rng.integers(-6, 7, smooth.shape, dtype=np.int16)
+    pixels: NDArray[np.uint8] = (smooth + grain).clip(0, 255).astype(np.uint8)
+    return pixels
+
+
+# A row a way from a list to an array ----------------------------------------------------------------------------------
+
+
+class Way(NamedTuple):
+    """A way from a list of 3,072 numbers to an array; it refuses by raising."""
+
+    name: str
+    convert: Callable[[list[Any]], object]
+
+
+class MeasuredWay(NamedTuple):
+    """A way, its time next to numpy.array(list), and what it took without a word out of what it must refuse."""
+
+    way: Way
+    comparison: Comparison
+    taken: tuple[str, ...]
+
+
+# Each stands in the middle of a list that is good but for it.
+MUST_REFUSE: Mapping[str, Any] = {'"7"': "7", "true": True, "null": None, "256": 256, "-1": -1}
+
+
+def measure_ways(ways: Iterable[Way], numbers: list[Any], rounds: int) -> list[MeasuredWay]:
+    """Time each way on good numbers, and try on it each thing that must be refused."""
+    measured = []
+    for way in ways:
+        taken = tuple(name for name, value in MUST_REFUSE.items() if not refuses(way, numbers, value))
+        comparison = compare(partial(way.convert, numbers), partial(np.array, numbers), rounds)
+        measured.append(MeasuredWay(way, comparison, taken))
+    return measured
+
+
+def refuses(way: Way, numbers: list[Any], value: object) -> bool:
+    """Tell whether a way raises when one number in the middle of a good list is replaced."""
+    middle = len(numbers) // 2
+    changed = [*numbers[:middle], value, *numbers[middle + 1 :]]
+    try:
+        way.convert(changed)
+    except (TypeError, ValueError, OverflowError, struct.error):
+        return True
+    return False
+
+
+def _demand(good: bool) -> None:
+    if not good:
+        raise ValueError
+
+
+def _in_range(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    _demand(bool(numbers.min() >= 0 and numbers.max() <= 255))  # False for NaN too
+    return numbers
+
+
+def _count_types_then_bytearray(flat: list[Any]) -> object:
+    _demand(list(map(type, flat)).count(int) == len(flat))
+    return np.frombuffer(bytearray(flat), dtype=np.uint8)
+
+
+def _count_lazily_then_bytearray(flat: list[Any]) -> object:
+    _demand(countOf(map(type, flat), int) == len(flat))
+    return np.frombuffer(bytearray(flat), dtype=np.uint8)
+
+
+def _set_of_types_then_bytearray(flat: list[Any]) -> object:
+    _demand(set(map(type, flat)) == {int})
+    return np.frombuffer(bytearray(flat), dtype=np.uint8)
+
+
+def _loop_then_bytearray(flat: list[Any]) -> object:
+    _demand(all(type(number) is int for number in flat))
+    return np.frombuffer(bytearray(flat), dtype=np.uint8)
+
+
+def _set_of_types_then_numpy(flat: list[Any]) -> object:
+    _demand(set(map(type, flat)) <= {int, float})
+    return _in_range(np.array(flat, dtype=np.float64))
+
+
+def _count_types_then_numpy(flat: list[Any]) -> object:
+    types = list(map(type, flat))
+    _demand(types.count(int) + types.count(float) == len(flat))
+    return _in_range(np.array(flat, dtype=np.float64))
+
+
+def _count_types_then_array(flat: list[Any]) -> object:
+    types = list(map(type, flat))
+    _demand(types.count(int) + types.count(float) == len(flat))
+    return _in_range(np.frombuffer(array.array("d", flat), dtype=np.float64))
+
+
+def _as_both_in_turn(flat: list[Any]) -> object:
+    """Ask for whole numbers first, and for the set of types only where there are others."""
+    if list(map(type, flat)).count(int) == len(flat):
+        return np.frombuffer(bytearray(flat), dtype=np.uint8)
+    return _set_of_types_then_numpy(flat)
+
+
+_INT_TAGS = b"i" * IMAGE_LENGTH
+_FLOAT_TAGS = b"g" * IMAGE_LENGTH
+_INTS = np.dtype([("tag", "S1"), ("number", "<i4")])
+_FLOATS = np.dtype([("tag", "S1"), ("number", "<f8")])
+
+
+def _marshal_ints(flat: list[Any]) -> object:
+    """Python's own format writes a tag before each number; a string or bool has another tag and another length."""
+    dumped = marshal.dumps(flat, 2)
+    _demand(len(dumped) == 5 + 5 * IMAGE_LENGTH and dumped[5::5] == _INT_TAGS)
+    numbers = np.frombuffer(dumped, dtype=_INTS, offset=5)["number"]
+    _demand(bool(numbers.min() >= 0 and numbers.max() <= 255))
+    return numbers.astype(np.uint8)
+
+
+def _marshal_floats(flat: list[Any]) -> object:
+    dumped = marshal.dumps(flat, 2)
+    _demand(len(dumped) == 5 + 9 * IMAGE_LENGTH and dumped[5::9] == _FLOAT_TAGS)
+    return _in_range(np.ascontiguousarray(np.frombuffer(dumped, dtype=_FLOATS, offset=5)["number"]))
+
+
+_STRUCT = struct.Struct(f"{IMAGE_LENGTH}B")
+
+WHOLE_WAYS = (
+    Way("`numpy.array(list)`", np.array),
+    Way("`numpy.array(list, uint8)`", partial(np.array, dtype=np.uint8)),
+    Way("`numpy.fromiter(list, uint8)`", lambda flat: np.fromiter(flat, np.uint8, len(flat))),
+    Way("`bytes(list)`, frombuffer", lambda flat: np.frombuffer(bytes(flat), dtype=np.uint8)),
+    Way("`bytearray(list)`, frombuffer", lambda flat: np.frombuffer(bytearray(flat), dtype=np.uint8)),
+    Way('`array.array("B", list)`, frombuffer', lambda flat: np.frombuffer(array.array("B", flat), dtype=np.uint8)),
+    Way("`struct.pack(…, *list)`, frombuffer", lambda flat: np.frombuffer(_STRUCT.pack(*flat), dtype=np.uint8)),
+    Way("`list(map(type, list)).count(int)`, then `bytearray`", _count_types_then_bytearray),
+    Way("`countOf(map(type, list), int)`, then `bytearray`", _count_lazily_then_bytearray),
+    Way("`set(map(type, list))`, then `bytearray`", _set_of_types_then_bytearray),
+    Way("a loop of `type(x) is int`, then `bytearray`", _loop_then_bytearray),
+    Way("`set(map(type, list))`, then `numpy.array(list, float64)`, range", _set_of_types_then_numpy),
+    Way("`marshal.dumps(list, 2)`, tags compared, range", _marshal_ints),
+)
+
+FRACTION_WAYS = (
+    Way("`numpy.array(list)`", np.array),
+    Way("`numpy.array(list, float64)`", partial(np.array, dtype=np.float64)),
+    Way("`numpy.fromiter(list, float64)`", lambda flat: np.fromiter(flat, np.float64, len(flat))),
+    Way('`array.array("d", list)`, range', lambda flat: _in_range(np.frombuffer(array.array("d", flat)))),
+    Way("`set(map(type, list))`, then `numpy.array(list, float64)`, range", _set_of_types_then_numpy),
+    Way("counted as whole numbers in vain, then the row above", _as_both_in_turn),
+    Way("types listed once, both counted, then `numpy.array(list, float64)`, range", _count_types_then_numpy),
+    Way('types listed once, both counted, then `array.array("d", list)`, range', _count_types_then_array),
+    Way("`marshal.dumps(list, 2)`, tags compared, range", _marshal_floats),
+)
+
+
+# The page -------------------------------------------------------------------------------------------------------------
+
+
+def render(
+    bodies: Sequence[MeasuredKind], whole: Sequence[MeasuredWay], fractions: Sequence[MeasuredWay], rounds: int
+) -> str:
+    """Write the tables and all that is needed to make and judge them."""
+    return "\n".join(
+        [
+            "# Decoding",
+            "",
+            f"- made by `python benchmarks/decoding.py --rounds {rounds}` on {datetime.now(UTC):%Y-%m-%d}",
+            f"- {_processor()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}; "
+            f"Python {platform.python_version()}, numpy {np.__version__}, Pillow {PIL.__version__}",
+            "- microseconds a call: the median, in brackets the quartiles; both sides of a ratio take turns, each "
+            f"timed in every round for at least {_TRIAL_S * 1000:g} ms; the ratio is the median of the rounds' ratios",
+            "",
+            "## A request's body, `decode_request`",
+            "",
+            "Bodies as TorchServe hands them over: JSON parsed, all else as bytes. *Alone* is the shortest code that "
+            "comes to the same pixels, and checks nothing.",
+            "",
+            "| body | decoded, µs | alone | µs | ratio | rounds |",
+            "|---|---:|---|---:|---:|---:|",
+            *map(_body_row, bodies),
+            "",
+            "## From a list of 3,072 whole numbers to an array",
+            "",
+            "Tried, not claimed: each way is given the list with one number in its middle replaced, and must raise. "
+            "Where several are marked, their quartiles overlap.",
+            "",
+            *_ways_table(whole),
+            "",
+            "## From a list of 3,072 fractions to an array",
+            "",
+            *_ways_table(fractions),
+            "",
+        ]
+    )
+
+
+def _body_row(row: MeasuredKind) -> str:
+    kind, comparison = row.kind, row.comparison
+    if comparison is None:
+        return f"| {kind.name} | not supported (`{row.refusal}`) | {kind.alone} | | | |"
+    first, second = _show(comparison.first_us), _show(comparison.second_us)
+    ratio = f"{comparison.ratio.median:.2f}"
+    return f"| {kind.name} | {first} | {kind.alone} | {second} | {ratio} | {comparison.rounds} |"
+
+
+def _ways_table(rows: Sequence[MeasuredWay]) -> list[str]:
+    correct = [row.comparison.ratio for row in rows if not row.taken]
+    best = min(correct, key=lambda ratio: ratio.median)
+    table = ["| way | µs | to `numpy.array(list)` | takes without a word | |", "|---|---:|---:|---|---|"]
+    for row in rows:
+        ratio = row.comparison.ratio
+        # Whose quartiles overlap with the best one's: which of them is faster, this run cannot tell.
+        fast = not row.taken and ratio.low <= best.high
+        times = f"{_show(row.comparison.first_us)} | {ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"
+        table.append(
+            f"| {row.way.name} | {times} "
+            f"| {', '.join(row.taken) or 'nothing'} | {'**fastest of the correct**' if fast else ''} |"
+        )
+    return table
+
+
+def _show(spread: Spread) -> str:
+    digits = 0 if spread.median >= 100 else 1
+    low, median, high = (f"{value:,.{digits}f}" for value in spread)
+    return f"{median} ({low}–{high})"
+
+
+def _processor() -> str:
+    """Name the processor; on Linux from its own list, elsewhere as Python names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    run_stage(main)
