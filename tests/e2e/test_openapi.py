@@ -62,7 +62,7 @@ def test_the_server_keeps_to_the_document(torchserve, path, mode):
     assert answered, "nothing was sent"
 
 
-@pytest.mark.parametrize("kind", ["one", "many", "scaled", "V2", "form", "top_k"])
+@pytest.mark.parametrize("kind", ["one", "many", "scaled", "V2", "V2 top_k", "form", "top_k"])
 def test_predictions_have_the_form_that_the_document_gives_them(torchserve, images, kind):
     """The property-based tester hardly ever makes an image; here the good answers are held against the document."""
     scaled = (images[0] / 255).tolist()
@@ -74,7 +74,9 @@ def test_predictions_have_the_form_that_the_document_gives_them(torchserve, imag
         body = images[: 3 if kind == "many" else 1].tobytes()
         answer = torchserve.post(body, "application/octet-stream", **({"X_Top_K": "10"} if kind == "top_k" else {}))
     else:
-        document = {"image": scaled} if kind == "scaled" else {"inputs": [tensor]}
+        document: dict[str, Any] = {"image": scaled} if kind == "scaled" else {"inputs": [tensor], "parameters": {}}
+        if kind == "V2 top_k":
+            document["parameters"] = {"top_k": 2}
         answer = torchserve.post(json.dumps(document), "application/json")
     assert answer.status_code == 200, answer.text
     SCHEMA["/predictions/cifar"]["POST"].validate_response(answer)
