@@ -73,23 +73,28 @@ class TorchServe:
 
         Raises:
             ConfigUnusable, ArchiveUnusable, JavaMissing, PortTaken: found before anything was started.
-            StartFailed: it ended or did not serve in time. It is stopped again; its logs stay in the run folder.
+            StartFailed: it ended or did not serve in time. One that was just started is stopped again, one that ran
+                before goes on; the logs stay in the run folder.
         """
         addresses = self.addresses
         archives = check_model_store(self.model_store, self.models)
         with _exclusive(self.run_dir.parent):
             state = read_state(self.run_dir)
-            if state is not None and find_server(state) is not None:
+            running = state is not None and find_server(state) is not None
+            if state is not None and running:
                 self._check_same(state, archives)
             else:
                 self._remove(state)  # what a server that crashed has left
                 check_ports_free(addresses.endpoints)
                 state = self._launch(find_java_home(), archives)
+        find_failure = self._find_end if running else self._find_failed_load
         try:
-            return wait_until_ready(addresses, timeout_s, lambda: self._find_failure(state))
+            return wait_until_ready(addresses, timeout_s, lambda: find_failure(state))
         except NotReady as error:
             time.sleep(1)  # a worker's traceback comes line by line, behind the words that gave its end away
             log = self._end_of_log()
+            if running:  # it may serve other clients: whoever wants it stopped says so
+                raise StartFailed(f"TorchServe runs (process {state.pid}) but does not serve: {error}", log) from None
             self._end_processes(state)
             raise StartFailed(f"TorchServe was started but does not serve: {error}", log) from None
 
@@ -169,11 +174,14 @@ class TorchServe:
         write_state(self.run_dir, state)
         return state
 
-    def _find_failure(self, state: RunState) -> str | None:
-        if find_server(state) is None:
-            return "its Java process has ended"
+    def _find_end(self, state: RunState) -> str | None:
+        return None if find_server(state) is not None else "its Java process has ended"
+
+    def _find_failed_load(self, state: RunState) -> str | None:
+        """Tell early that a server just started will not serve. Later, a worker may die and come back."""
         log = self._console()
-        return next((f"a worker could not load the model ({words})" for words in _LOAD_FAILED if words in log), None)
+        load = (f"a worker could not load the model ({words})" for words in _LOAD_FAILED if words in log)
+        return self._find_end(state) or next(load, None)
 
     def _end_processes(self, state: RunState) -> None:
         """End the server, then the workers that outlived it, and remove its temporary folder."""

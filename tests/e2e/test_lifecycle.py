@@ -79,6 +79,30 @@ def test_up_again_keeps_the_server_that_runs(server):
     assert server.process == first
 
 
+def test_up_does_not_stop_a_server_that_once_lost_a_worker(server):
+    server.start()
+    first = server.process
+    assert first is not None
+    url = f"{server.addresses.management}/models/cifar"
+    [before] = requests.get(url, timeout=10).json()
+    psutil.Process(before["workers"][0]["pid"]).kill()
+    with (server.run_dir / "logs" / "console.log").open("a") as log:
+        log.write("Backend worker process died.\n")  # as a worker writes that can still write
+    assert cifar("up", *up_arguments(server)).returncode == 0
+    assert server.process == first
+    assert server.stop()
+
+
+def test_up_leaves_a_running_server_alone_that_does_not_serve(server):
+    server.start()
+    first = server.process
+    url = f"{server.addresses.management}/models/cifar/1.0"
+    assert requests.delete(url, timeout=30).status_code == 200
+    with pytest.raises(StartFailed, match=r"runs .* but does not serve: .*no model is registered"):
+        server.start(timeout_s=1)
+    assert server.process == first
+
+
 def test_two_ups_at_once_start_one_server(server):
     with ThreadPoolExecutor(2) as pool:
         both = list(pool.map(lambda _: cifar("up", *up_arguments(server)), range(2)))

@@ -85,7 +85,15 @@ def test_form_is_refused_over_http_as_by_the_decoder(torchserve, alive, fields, 
 
 def count_batches(service: Service) -> tuple[float, float]:
     """Batches and the requests in them, of all workers; they hand their counts over once a second."""
-    time.sleep(2)
+    counts = [read_batches(service)]
+    while len(counts) < 3 or counts[-1] != counts[-3]:
+        assert len(counts) < 20, f"the counts never come to rest: {counts}"
+        time.sleep(1)
+        counts.append(read_batches(service))
+    return counts[-1]
+
+
+def read_batches(service: Service) -> tuple[float, float]:
     text = requests.get(f"{service.server.addresses.metrics}/metrics", timeout=10).text
     found = dict(re.findall(r"^cifar_batch_size_(count|sum)\{.*?\} ([0-9.eE+]+)$", text, re.MULTILINE))
     return float(found.get("count", 0)), float(found.get("sum", 0))
