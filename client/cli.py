@@ -61,7 +61,7 @@ def main() -> None:
     """Run the command; errors that a person can mend become one red message instead of a traceback."""
     try:
         app()
-    except CifarError as error:
+    except (CifarError, OSError) as error:  # OSError: a full disk, a folder that cannot be written
         _complain(str(error))
         sys.exit(1)
 

@@ -168,10 +168,15 @@ class TorchServe:
                 config=str(self.config.resolve()),
                 archives=_times_of_change(archives),
             )
-        except (OSError, ValueError, psutil.Error):
-            shutil.rmtree(temp_dir, ignore_errors=True)
-            raise StartFailed("TorchServe could not be started", self._end_of_log()) from None
-        write_state(self.run_dir, state)
+        except (OSError, ValueError, psutil.Error) as error:
+            _clear(temp_dir)  # a Java whose process id could not be written may run
+            free = ", ".join(f"{shutil.disk_usage(at).free:,} bytes in {at}" for at in (logs, tempfile.gettempdir()))
+            raise StartFailed(f"TorchServe could not be started ({error}; free: {free})", self._end_of_log()) from None
+        try:
+            write_state(self.run_dir, state)
+        except OSError as error:  # a full disk: what is not remembered could not be stopped
+            self._end_processes(state)
+            raise StartFailed(f"{self.run_dir} cannot be written: {error.strerror}", self._end_of_log()) from error
         return state
 
     def _find_end(self, state: RunState) -> str | None:
@@ -191,11 +196,7 @@ class TorchServe:
             _gone, alive = psutil.wait_procs([server], timeout=STOP_TIMEOUT_S)
             for process in alive:
                 process.kill()
-        orphans = _find_workers(state.temp_dir)
-        for process in orphans:
-            process.kill()
-        psutil.wait_procs(orphans, timeout=STOP_TIMEOUT_S)
-        shutil.rmtree(state.temp_dir, ignore_errors=True)
+        _clear(state.temp_dir)
 
     def _console(self) -> str:
         try:
@@ -223,10 +224,14 @@ def _exclusive(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _find_workers(temp_dir: str) -> list[psutil.Process]:
-    """Find workers by the folder of their sockets, which no other server shares."""
+def _clear(temp_dir: str) -> None:
+    """Kill what still runs with this temporary folder, which no other server shares, and remove it."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
-        if any(argument.startswith(f"{temp_dir}/") for argument in process.info["cmdline"] or ()):
+        arguments = process.info["cmdline"] or ()
+        # Workers are given a socket in it, Java the folder itself.
+        if any(argument.removeprefix("-Djava.io.tmpdir=").startswith(temp_dir) for argument in arguments):
+            process.kill()
             found.append(process)
-    return found
+    psutil.wait_procs(found, timeout=STOP_TIMEOUT_S)
+    shutil.rmtree(temp_dir, ignore_errors=True)

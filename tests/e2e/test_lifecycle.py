@@ -1,5 +1,6 @@
 """Starting and stopping a real TorchServe: `cifar up`, `cifar down` and the plain commands."""
 
+import errno
 import os
 import shutil
 import socket
@@ -101,6 +102,48 @@ def test_up_leaves_a_running_server_alone_that_does_not_serve(server):
     with pytest.raises(StartFailed, match=r"runs .* but does not serve: .*no model is registered"):
         server.start(timeout_s=1)
     assert server.process == first
+
+
+def test_full_disk_leaves_no_server_behind(server, monkeypatch):
+    """The disk is full when the started server is to be remembered, which no real one is on demand."""
+    launched = []
+
+    def fail(_run_dir, state):
+        launched.append(state)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("launcher.server.write_state", fail)
+    with pytest.raises(StartFailed, match="cannot be written: No space left on device"):
+        server.start()
+    [state] = launched
+    assert processes_of(state.temp_dir) == []
+    assert not Path(state.temp_dir).exists()
+
+
+def test_java_whose_process_id_is_lost_is_ended(server, monkeypatch):
+    """As when the temporary folder is full: TorchServe leaves its Java running and writes no process id."""
+    folders = []
+
+    def read_text(path, *arguments, **options):
+        if path.name == ".model_server.pid":
+            folders.append(str(path.parent))
+            assert len(processes_of(folders[0])) >= 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return original(path, *arguments, **options)
+
+    original = Path.read_text
+    monkeypatch.setattr(Path, "read_text", read_text)
+    with pytest.raises(StartFailed, match=r"could not be started .*No space left on device; free: "):
+        server.start()
+    assert processes_of(folders[0]) == []
+    assert not Path(folders[0]).exists()
+
+
+def test_folder_that_cannot_be_written_is_told_without_a_traceback(server, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    done = cifar("up", *up_arguments(server), "--run-dir", tmp_path / "file" / "run")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert str(tmp_path / "file") in done.stderr
 
 
 def test_two_ups_at_once_start_one_server(server):
