@@ -1,33 +1,94 @@
-"""Data augmentation on whole batches of uint8 pictures."""
+"""Data augmentation on whole batches of uint8 pictures, where the data set lies: in memory, or on the GPU."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-def augment(images: Tensor, crop_padding: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Crop each picture at random from a black border of `crop_padding` pixels and mirror every second one, by chance.
+@dataclass(frozen=True)
+class Augmentation:
+    """What may happen to a picture.
 
-    Both are one look-up of pixels by index for the whole batch, so the cost hardly depends on what is switched on.
+    Attributes:
+        crop_padding: a crop of the picture's own size, from the picture with so many pixels of its own mirror image
+            around it; 0 leaves it where it is.
+        flip: mirror left to right with probability 0.5.
+        cutout: side in pixels of a grey square at a random place, which may lie partly outside (DeVries and Taylor
+            2017, arXiv:1708.04552); 0: none.
+    """
+
+    crop_padding: int
+    flip: bool
+    cutout: int
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What chance gave to each of N pictures, whatever the augmentation then makes of it.
+
+    All of an epoch is drawn at once: many small draws cost more than the pictures, and each would wait for a GPU.
+    """
+
+    mirrored: Tensor  # (N,) bool
+    corner: Tensor  # (N, 2) in 0-1: row and column of the crop
+    hole: Tensor  # (N, 2) in 0-1: row and column of the cutout's centre
+
+    def part(self, start: int, stop: int) -> "Draws":
+        """Return the draws of the pictures `start` to `stop`."""
+        return Draws(self.mirrored[start:stop], self.corner[start:stop], self.hole[start:stop])
+
+
+GREY = 120  # of 255: the mean of CIFAR-10's pixels over all channels
+
+
+def draw(count: int, generator: torch.Generator, device: torch.device | None = None) -> Draws:
+    """Draw for `count` pictures from `generator`, which is on the CPU: every device then sees the same pictures."""
+    mirrored = torch.rand(count, generator=generator) < 0.5
+    places = torch.rand(2, count, 2, generator=generator)
+    return Draws(mirrored.to(device), places[0].to(device), places[1].to(device))
+
+
+def augment(images: Tensor, chosen: Tensor, draws: Draws, augmentation: Augmentation) -> Tensor:
+    """Take pictures out of the data set, cropped, mirrored and cut out as drawn.
+
+    Choosing, crop and mirror are one look-up of pixels by index, so the cost hardly depends on what is switched on.
 
     Args:
-        images: (N, H, W, C), any type; not changed.
-        crop_padding: pixels; 0 leaves the pictures where they are.
-        flip: mirror left to right with probability 0.5.
-        generator: on the CPU; the only source of chance.
+        images: (M, H, W, C), any type; not changed.
+        chosen: (N,) indices into `images`.
+        draws: of these N pictures.
+        augmentation: what to do.
 
     Returns:
         (N, H, W, C), a new tensor on the device of `images`.
     """
-    count, height, width, _ = images.shape
-    device = images.device
-    rows = torch.arange(height, device=device).repeat(count, 1)  # (N, H)
-    columns = torch.arange(width, device=device).repeat(count, 1)  # (N, W)
-    if flip:
-        mirrored = torch.rand(count, generator=generator).to(device) < 0.5
-        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    if crop_padding:
-        offsets = torch.randint(0, 2 * crop_padding + 1, (2, count, 1), generator=generator).to(device)
-        rows, columns = rows + offsets[0], columns + offsets[1]
-        images = torch.nn.functional.pad(images, (0, 0, crop_padding, crop_padding, crop_padding, crop_padding))
-    each = torch.arange(count, device=device)
-    return images[each[:, None, None], rows[:, :, None], columns[:, None, :]]
+    _, height, width, _ = images.shape
+    rows = torch.arange(height, device=images.device).expand(len(chosen), -1)  # (N, H)
+    columns = torch.arange(width, device=images.device).expand(len(chosen), -1)  # (N, W)
+    if augmentation.flip:
+        columns = torch.where(draws.mirrored[:, None], columns.flip(1), columns)
+    if augmentation.crop_padding:
+        places = 2 * augmentation.crop_padding + 1
+        shift = (draws.corner * places).long() - augmentation.crop_padding  # (N, 2)
+        rows = _mirror_at_edges(rows + shift[:, :1], height)
+        columns = _mirror_at_edges(columns + shift[:, 1:], width)
+    outputs = images[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
+    if augmentation.cutout:
+        outputs[_squares(draws.hole, height, width, augmentation.cutout)] = GREY
+    return outputs
+
+
+def _mirror_at_edges(positions: Tensor, size: int) -> Tensor:
+    """Fold positions outside 0 to size - 1 back inside: -1 becomes 1, `size` becomes size - 2."""
+    positions = positions.abs()
+    return torch.where(positions >= size, 2 * (size - 1) - positions, positions)
+
+
+def _squares(centres: Tensor, height: int, width: int, side: int) -> Tensor:
+    """Return where the squares lie, (N, H, W) bool."""
+    size = torch.tensor([height, width], device=centres.device)
+    first = (centres * size).long() - side // 2  # (N, 2)
+    rows = torch.arange(height, device=centres.device) - first[:, :1]
+    columns = torch.arange(width, device=centres.device) - first[:, 1:]
+    return ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None, :]

@@ -30,6 +30,7 @@ class ModelParams:
     dropout: float | None = None
     activation: Literal["relu", "leaky_relu", "elu", "gelu", "silu"] | None = None
     batch_norm: bool | None = None
+    pool_first: bool | None = None
     # Of CIFAR-10's training pixels, scaled to 0-1.
     mean: tuple[float, ...] = (0.4914, 0.4822, 0.4465)
     std: tuple[float, ...] = (0.2470, 0.2435, 0.2616)
@@ -68,6 +69,8 @@ class SimpleCNN(nn.Module):
         dropout: probability of dropping a hidden unit before fc2.
         activation: relu, leaky_relu, elu, gelu or silu.
         batch_norm: normalise behind each convolution.
+        pool_first: convolution, pool, normalisation, activation: a quarter of the work of the usual order, in which the
+            pool comes last. Without batch normalisation, and an activation that only rises, both give the same.
 
     Raises:
         ParameterError: a value out of range, or a combination that leaves nothing of 32×32 pixels.
@@ -82,6 +85,7 @@ class SimpleCNN(nn.Module):
         dropout: float = 0.0,
         activation: str = "relu",
         batch_norm: bool = False,
+        pool_first: bool = True,
     ) -> None:
         super().__init__()
         sizes = _feature_sizes("SimpleCNN", 2, filters, kernel_size, pool_size)
@@ -91,6 +95,7 @@ class SimpleCNN(nn.Module):
         self.conv2 = nn.Conv2d(filters[0], filters[1], kernel_size, padding=kernel_size // 2)
         self.bn2 = _norm(filters[1], batch_norm)
         self.pool = nn.MaxPool2d(pool_size)
+        self.pool_first = pool_first
         self.activation = _ACTIVATIONS[activation]()
         self.fc1 = nn.Linear(filters[1] * sizes[-1] ** 2, hidden_width)
         self.dropout = nn.Dropout(dropout)
@@ -98,8 +103,12 @@ class SimpleCNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, 32, 32) normalised pixels to (N, 10) logits; shapes below are those of the default parameters."""
-        x = self.pool(self.activation(self.bn1(self.conv1(x))))  # (N, 32, 16, 16)
-        x = self.pool(self.activation(self.bn2(self.conv2(x))))  # (N, 64, 8, 8)
+        if self.pool_first:
+            x = self.activation(self.bn1(self.pool(self.conv1(x))))  # (N, 32, 16, 16)
+            x = self.activation(self.bn2(self.pool(self.conv2(x))))  # (N, 64, 8, 8)
+        else:
+            x = self.pool(self.activation(self.bn1(self.conv1(x))))
+            x = self.pool(self.activation(self.bn2(self.conv2(x))))
         x = self.activation(self.fc1(torch.flatten(x, 1)))  # (N, 512)
         logits: Tensor = self.fc2(self.dropout(x))
         return logits
@@ -121,6 +130,7 @@ class ImprovedCNN(nn.Module):
         dropout: float = 0.5,
         activation: str = "relu",
         batch_norm: bool = True,
+        pool_first: bool = True,
     ) -> None:
         super().__init__()
         sizes = _feature_sizes("ImprovedCNN", 3, filters, kernel_size, pool_size)
@@ -132,6 +142,7 @@ class ImprovedCNN(nn.Module):
         self.conv3 = nn.Conv2d(filters[1], filters[2], kernel_size, padding=kernel_size // 2)
         self.bn3 = _norm(filters[2], batch_norm)
         self.pool = nn.MaxPool2d(pool_size)
+        self.pool_first = pool_first
         self.activation = _ACTIVATIONS[activation]()
         self.fc1 = nn.Linear(filters[2] * sizes[-1] ** 2, hidden_width)
         self.dropout = nn.Dropout(dropout)
@@ -139,9 +150,14 @@ class ImprovedCNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, 32, 32) normalised pixels to (N, 10) logits; shapes below are those of the default parameters."""
-        x = self.pool(self.activation(self.bn1(self.conv1(x))))  # (N, 32, 16, 16)
-        x = self.pool(self.activation(self.bn2(self.conv2(x))))  # (N, 64, 8, 8)
-        x = self.pool(self.activation(self.bn3(self.conv3(x))))  # (N, 64, 4, 4)
+        if self.pool_first:
+            x = self.activation(self.bn1(self.pool(self.conv1(x))))  # (N, 32, 16, 16)
+            x = self.activation(self.bn2(self.pool(self.conv2(x))))  # (N, 64, 8, 8)
+            x = self.activation(self.bn3(self.pool(self.conv3(x))))  # (N, 64, 4, 4)
+        else:
+            x = self.pool(self.activation(self.bn1(self.conv1(x))))
+            x = self.pool(self.activation(self.bn2(self.conv2(x))))
+            x = self.pool(self.activation(self.bn3(self.conv3(x))))
         x = self.activation(self.fc1(torch.flatten(x, 1)))  # (N, 512)
         logits: Tensor = self.fc2(self.dropout(x))
         return logits
@@ -151,11 +167,16 @@ class Classifier(nn.Module):
     """A network with its preprocessing and its softmax: the TorchScript contract, eager.
 
     Training, evaluation and serving all see pixels through this one class, so they cannot disagree on scaling.
+
+    Attributes:
+        temperature: what logits are divided by before the softmax, so that confidences are as often right as they say;
+            1 leaves them alone. Fitted on the validation images (training/calibration.py).
     """
 
     def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.network = network
+        self.temperature = 1.0
         # Not persistent: the weights file holds the network's weights and nothing else.
         self.mean: Tensor
         self.std: Tensor
@@ -164,14 +185,17 @@ class Classifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 32, 32, 3) uint8, or float32 in 0-255, to (N, 10) float32 probabilities; rows sum to 1."""
-        return torch.softmax(self.logits(images), dim=1)
+        return torch.softmax(self.logits(images) / self.temperature, dim=1)
 
     def logits(self, images: Tensor) -> Tensor:
-        """As `forward`, before the softmax: what the loss is computed from."""
-        pixels = (images.to(torch.float32) - self.mean) / self.std  # (N, 32, 32, 3)
-        # A permuted view, no copy: N, H, W, C in memory is what PyTorch calls channels_last.
-        logits: Tensor = self.network(pixels.permute(0, 3, 1, 2))
+        """As `forward`, before temperature and softmax: what the loss is computed from."""
+        logits: Tensor = self.network(self.normalise(images))
         return logits
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(N, 32, 32, 3) pixels to (N, 3, 32, 32) float32 with mean 0 and deviation 1 over the training set."""
+        pixels = (images.to(torch.float32) - self.mean) / self.std
+        return pixels.permute(0, 3, 1, 2)  # a view, no copy: N, H, W, C in memory is what PyTorch calls channels_last
 
 
 def build_classifier(params: ModelParams) -> Classifier:

@@ -1,11 +1,15 @@
 """What a training run shows: a bar while an epoch runs, a line when it is done."""
 
+import time
 from types import TracebackType
 from typing import Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
 
 from training.command import console
+
+_REFRESH_S = 0.1
 
 
 class EpochProgress:
@@ -15,9 +19,10 @@ class EpochProgress:
         epoch: 1 is the first.
         epochs: at most so many.
         images: in one epoch.
+        show: whether anybody looks; False for all but one of several processes.
     """
 
-    def __init__(self, epoch: int, epochs: int, images: int) -> None:
+    def __init__(self, epoch: int, epochs: int, images: int, show: bool = True) -> None:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -30,8 +35,9 @@ class EpochProgress:
             TimeRemainingColumn(),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not (console.is_terminal and show),
         )
+        self._next = 0.0
         self._task = self._progress.add_task(f"epoch {epoch}/{epochs}", total=images, figures="")
 
     def __enter__(self) -> Self:
@@ -43,10 +49,14 @@ class EpochProgress:
     ) -> None:
         self._progress.stop()
 
-    def show(self, seen: int, loss: float, accuracy: float) -> None:
-        """Move the bar to `seen` pictures; mean loss and accuracy (0-1) of the epoch so far."""
+    def show(self, seen: int, totals: Tensor) -> None:
+        """Move the bar to `seen` pictures; `totals` is the sum of their losses and how many were right, (2,)."""
+        if self._progress.disable or time.monotonic() < self._next:
+            return  # reading the totals would wait for the GPU
+        self._next = time.monotonic() + _REFRESH_S
+        loss, right = (totals / seen).tolist()
         speed = self._progress.tasks[self._task].speed or 0.0
-        figures = f"loss {loss:.3f}  accuracy {accuracy:.1%}  {speed:,.0f} images/s"
+        figures = f"loss {loss:.3f}  accuracy {right:.1%}  {speed:,.0f} images/s"
         self._progress.update(self._task, completed=seen, figures=figures)
 
 

@@ -69,7 +69,8 @@ def load_classifier(path: Path, overrides: Sequence[str] = ()) -> Classifier:
     """Build the classifier that fits a weights file, and load it, ready to predict.
 
     The network's parameters come from the record beside the weights; weights trained elsewhere have none, and theirs
-    are read off the shapes. Those that shapes do not tell (activation, mean, std) have this project's defaults.
+    are read off the shapes. Those that shapes do not tell (activation, mean, std) have this project's defaults, but for
+    the order of pool and normalisation, which is the usual one. The record's temperature is set.
 
     Args:
         path: the state dict.
@@ -88,6 +89,7 @@ def load_classifier(path: Path, overrides: Sequence[str] = ()) -> Classifier:
         classifier.network.load_state_dict(weights)
     except RuntimeError as error:
         raise WeightsError(f"{path} does not fit {params.name}: {error}") from None
+    classifier.temperature = (record or {}).get("temperature", 1.0)
     return classifier.eval()
 
 
@@ -110,6 +112,7 @@ def params_of_shapes(weights: Mapping[str, Tensor], path: Path) -> dict[str, Any
         "pool_size": _pool_size(features / filters[-1], layers, path),
         "hidden_width": hidden_width,
         "batch_norm": "bn1.weight" in weights,
+        "pool_first": False,  # the usual order
     }
 
 

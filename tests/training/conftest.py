@@ -16,7 +16,7 @@ from PIL import Image
 from training.data import Dataset
 from training.labels import class_names
 from training.params import load_params
-from training.train import TrainParams
+from training.train_params import TrainParams
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

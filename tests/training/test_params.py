@@ -11,7 +11,7 @@ from training.errors import ParameterError
 from training.export import ArchiveParams, ExportParams
 from training.model import ModelParams
 from training.params import Section, check_sections, load_params, params_from
-from training.train import TrainParams
+from training.train_params import TrainParams
 
 PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
 SECTIONS: list[type[Section]] = [PrepareParams, ModelParams, TrainParams, ExportParams, ArchiveParams]
@@ -90,13 +90,13 @@ def test_a_missing_key_is_refused(tmp_path):
         ("train.epochs=[3]", "expected int"),
         ("train.flip=1", "expected bool"),
         ("train.flip='true'", "expected bool"),
-        ("train.learning_rate=true", "expected float"),
-        ("train.learning_rate=fast", "expected float"),
-        ("train.learning_rate=null", "expected float"),
-        ("train.learning_rate=.nan", "expected a finite number"),
-        ("train.learning_rate=.inf", "expected a finite number"),
-        ("train.learning_rate=inf", "expected a finite number"),
-        ("train.optimizer=rmsprop", "expected one of adam, sgd"),
+        ("train.lr=true", "expected float"),
+        ("train.lr=fast", "expected float"),
+        ("train.lr=null", "expected float"),
+        ("train.lr=.nan", "expected a finite number"),
+        ("train.lr=.inf", "expected a finite number"),
+        ("train.lr=inf", "expected a finite number"),
+        ("train.optimizer=rmsprop", "expected one of sgd, adam, adamw"),
         ("train.device=3", "expected one of"),
         ("train.epochs=0", "at least 1"),
         ("train.batch_size=0", "at least 1"),
@@ -106,8 +106,18 @@ def test_a_missing_key_is_refused(tmp_path):
         ("train.crop_padding=32", "below the picture's 32 pixels"),
         ("train.plateau_patience=-1", "at least 0"),
         ("train.seed=-1", "at least 0"),
-        ("train.learning_rate=0", "above 0"),
+        ("train.lr=0", "above 0"),
+        ("train.seed=9223372036854775808", "below 2"),
         ("train.momentum=1.0", "below 1"),
+        ("train.label_smoothing=1.0", "below 1"),
+        ("train.label_smoothing=-0.1", "at least 0"),
+        ("train.average_decay=1.0", "below 1"),
+        ("train.warmup=1.0", "below 1"),
+        ("train.cutout=-1", "at least 0"),
+        ("train.cutout=33", "at most the picture's 32 pixels"),
+        ("train.scheduler=step", "expected one of plateau, one_cycle, cosine"),
+        ("train.precision=fp16", "expected one of auto, fp32, bf16"),
+        ("train.compile=yes please", "expected bool"),
         ("train.plateau_factor=1.0", "between 0 and 1"),
         ("train.plateau_factor=0", "between 0 and 1"),
     ],
@@ -152,7 +162,7 @@ def test_an_override_that_a_command_would_not_read_is_refused():
 
 @pytest.mark.parametrize(("text", "number"), [("1e-3", 0.001), ("1E3", 1000.0), ("2", 2.0), ("0.5", 0.5)])
 def test_numbers_are_read_as_people_write_them(text, number):
-    value = train(f"train.learning_rate={text}").learning_rate
+    value = train(f"train.lr={text}").lr
     assert value == number
     assert type(value) is float
 

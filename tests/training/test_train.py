@@ -1,9 +1,10 @@
 """Training: real runs on made pictures that a few steps tell apart."""
 
 import contextlib
+import csv
 import dataclasses
+import math
 import os
-import shlex
 import signal
 import sqlite3
 import subprocess
@@ -16,14 +17,16 @@ import pytest
 import torch
 
 from training import train as train_module
-from training.checkpoint import load_checkpoint
+from training.checkpoint import Checkpoint
+from training.checkpoint import load_checkpoint as load_any_checkpoint
 from training.data import save_dataset
 from training.errors import ParameterError, TrackingError, TrainingDiverged, WeightsError
-from training.evaluate import evaluate, predict_probabilities
+from training.evaluate import predict_probabilities
 from training.interrupt import StopSignals
 from training.model import ModelParams
 from training.provenance import git_commit
-from training.train import Training, train
+from training.train import train
+from training.trainer import Trainer
 from training.weights import load_classifier, load_weights
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -57,6 +60,16 @@ def names(folder):
     return sorted(file.name for file in folder.iterdir())
 
 
+def load_checkpoint(path, settings) -> Checkpoint:
+    checkpoint = load_any_checkpoint(path, settings)
+    assert checkpoint is not None
+    return checkpoint
+
+
+def history(folder):
+    return list(csv.DictReader((folder / "history.csv").read_text().splitlines()))
+
+
 def without_speed(history):
     return [{key: value for key, value in row.items() if key != "images_per_second"} for row in history]
 
@@ -66,10 +79,10 @@ def same_tensors(first, second):
 
 
 def run_whole(dataset, model, params):
-    training = Training(dataset, model, params)
-    while not training.finished:
-        training.run_epoch(NeverStop())
-    return training
+    trainer = Trainer(dataset, model, params)
+    while not trainer.finished:
+        trainer.run_epoch(NeverStop())
+    return trainer
 
 
 def test_a_run_leaves_weights_a_record_and_no_checkpoint(store, make_dataset, train_params, tmp_path, capsys):
@@ -77,10 +90,10 @@ def test_a_run_leaves_weights_a_record_and_no_checkpoint(store, make_dataset, tr
 
     dataset = make_dataset()
     weights = tmp_path / "out" / "best.pth"
-    training = Training(dataset, SMALL, train_params(epochs=2))
-    assert train(training, weights) is True
-    assert names(weights.parent) == ["best.pth", "training.json"]
-    assert same_tensors(torch.load(weights, weights_only=True), training.best_weights)
+    trainer = Trainer(dataset, SMALL, train_params(epochs=2))
+    assert train(trainer, weights) is True
+    assert names(weights.parent) == ["best.pth", "history.csv", "training.json"]
+    assert same_tensors(torch.load(weights, weights_only=True), trainer.best_weights)
 
     record = orjson.loads((weights.parent / "training.json").read_bytes())
     assert (record["model"]["name"], record["model"]["filters"]) == ("ImprovedCNN", [4, 4, 4])
@@ -96,44 +109,54 @@ def test_a_run_leaves_weights_a_record_and_no_checkpoint(store, make_dataset, tr
     run = mlflow.get_run(record["mlflow_run"])
     assert run.info.status == "FINISHED"
     assert (run.data.params["train.epochs"], run.data.params["model.name"]) == ("2", "ImprovedCNN")
-    assert set(run.data.params) == set(training.settings)
+    assert set(run.data.params) == set(trainer.settings)
     assert (run.data.tags["data_digest"], run.data.tags["git_commit"]) == (dataset.digest, git_commit())
     client = mlflow.MlflowClient()
     for key in record["history"][0]:
         logged = [(metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, key)]
         assert sorted(logged) == [(epoch, row[key]) for epoch, row in enumerate(record["history"], 1)]
-    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"best.pth", "training.json"}
+    kept = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert kept >= {"best.pth", "history.csv", "training.json"}
+    assert history(weights.parent) == [
+        {"epoch": str(e), **{k: str(v) for k, v in row.items()}} for e, row in enumerate(trainer.history, 1)
+    ]
     assert [line.split()[:2] for line in capsys.readouterr().out.splitlines()] == [["epoch", "1"], ["epoch", "2"]]
 
 
 @pytest.mark.parametrize(
     ("model", "optimizer"),
     [
-        (ModelParams("SimpleCNN", filters=(8, 8), hidden_width=32), {"optimizer": "adam", "learning_rate": 0.01}),
+        (ModelParams("SimpleCNN", filters=(8, 8), hidden_width=32), {"optimizer": "adam", "lr": 0.01}),
         (
             ModelParams("ImprovedCNN", filters=(8, 8, 8), hidden_width=64, dropout=0.1),
-            {"optimizer": "sgd", "learning_rate": 0.05},
+            {"optimizer": "sgd", "lr": 0.05},
         ),
     ],
 )
 def test_an_easy_problem_is_learned(make_dataset, train_params, model, optimizer):
     dataset = make_dataset(train=20, test=5)
-    training = run_whole(dataset, model, train_params(epochs=8, crop_padding=1, **optimizer))
-    losses = [row["train_loss"] for row in training.history]
+    trainer = run_whole(dataset, model, train_params(epochs=8, crop_padding=1, **optimizer))
+    losses = [row["train_loss"] for row in trainer.history]
     assert losses[-1] < 0.5 * losses[0]
-    training.classifier.network.load_state_dict(training.best_weights)
-    probabilities = predict_probabilities(training.classifier.eval(), dataset.test_images)
-    assert evaluate(probabilities, dataset.test_labels, "", "").accuracy > 0.5  # by chance: 0.1
+    trainer.classifier.network.load_state_dict(trainer.best_weights)
+    probabilities = predict_probabilities(trainer.classifier.eval(), dataset.test_images)
+    assert (probabilities.argmax(1) == dataset.test_labels).mean() > 0.5  # by chance: 0.1
 
 
 def test_the_optimizer_that_was_asked_for_is_used_with_its_values(make_dataset, train_params):
-    changes = {"learning_rate": 0.03, "weight_decay": 0.02, "momentum": 0.7}
-    sgd = Training(make_dataset(), SMALL, train_params(optimizer="sgd", **changes)).optimizer
-    adam = Training(make_dataset(), SMALL, train_params(optimizer="adam", **changes)).optimizer
+    changes = {"lr": 0.03, "weight_decay": 0.02, "momentum": 0.7}
+    sgd = Trainer(make_dataset(), SMALL, train_params(optimizer="sgd", **changes)).optimizer
+    adam = Trainer(make_dataset(), SMALL, train_params(optimizer="adam", **changes)).optimizer
     assert (type(sgd), type(adam)) == (torch.optim.SGD, torch.optim.Adam)
     assert sgd.param_groups[0]["momentum"] == 0.7
-    for optimizer in (sgd, adam):
-        assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["weight_decay"]) == (0.03, 0.02)
+    adamw = Trainer(make_dataset(), SMALL, train_params(optimizer="adamw", **changes)).optimizer
+    assert type(adamw) is torch.optim.AdamW
+    assert sgd.param_groups[0]["nesterov"] is True
+    for optimizer in (sgd, adam, adamw):
+        weights, others = optimizer.param_groups
+        assert (weights["lr"], weights["weight_decay"], others["weight_decay"]) == (0.03, 0.02, 0.0)
+        assert {tensor.ndim for tensor in weights["params"]} == {2, 4}
+        assert {tensor.ndim for tensor in others["params"]} == {1}
 
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit_and_another_seed_others(make_dataset, train_params):
@@ -155,13 +178,21 @@ def test_a_device_that_is_not_there_is_refused(train_params, monkeypatch):
         train_params(device="cuda")
 
 
+def _logits(labels, loss):
+    """Logits with that mean cross-entropy: the right class has the probability exp(-loss)."""
+    right = torch.full((len(labels), 10), math.log((1 - math.exp(-loss)) / 9) if loss == loss else loss)
+    right[torch.arange(len(labels)), labels] = -loss
+    return right
+
+
 @pytest.fixture
 def scripted_losses(monkeypatch):
     """Let the validation loss of each epoch be as told; the network trains as ever."""
 
     def tell(*losses):
         left = list(losses)
-        monkeypatch.setattr(train_module, "measure", lambda *_: (left.pop(0), 0.5))
+        # Of the loss: logits of 0 for both classes but for a constant that makes it what is told.
+        monkeypatch.setattr(Trainer, "_validate", lambda trainer: _logits(trainer.validation_part[1], left.pop(0)))
 
     return tell
 
@@ -171,29 +202,29 @@ def test_the_best_epochs_weights_are_saved_rather_than_the_lasts(
 ):
     scripted_losses(3.0, 1.0, 2.0)
     weights = tmp_path / "out" / "best.pth"
-    training = Training(make_dataset(), SMALL, train_params(epochs=3))
-    train(training, weights)
-    assert (len(training.history), training.best_epoch) == (3, 2)
+    trainer = Trainer(make_dataset(), SMALL, train_params(epochs=3, average_decay=0))
+    train(trainer, weights)
+    assert (len(trainer.history), trainer.best_epoch) == (3, 2)
     scripted_losses(3.0, 1.0)
-    two_epochs = run_whole(make_dataset(), SMALL, train_params(epochs=2))
+    two_epochs = run_whole(make_dataset(), SMALL, train_params(epochs=2, average_decay=0))
     saved = load_weights(weights)
     assert same_tensors(saved, two_epochs.classifier.network.state_dict())
-    assert not same_tensors(saved, training.classifier.network.state_dict())
+    assert not same_tensors(saved, trainer.classifier.network.state_dict())
     assert orjson.loads((tmp_path / "out" / "training.json").read_bytes())["best_epoch"] == 2
 
 
 def test_early_stopping_ends_it_after_so_many_epochs_without_a_better_loss(make_dataset, train_params, scripted_losses):
     scripted_losses(5.0, 4.0, 4.0, 4.5, 3.0, 3.1, 3.2, 3.3, 0.0)
-    training = run_whole(make_dataset(), SMALL, train_params(epochs=50, early_stopping_patience=3))
-    assert (len(training.history), training.best_epoch) == (8, 5)
+    trainer = run_whole(make_dataset(), SMALL, train_params(epochs=50, early_stopping_patience=3))
+    assert (len(trainer.history), trainer.best_epoch) == (8, 5)
 
 
 def test_the_learning_rate_falls_on_a_plateau(make_dataset, train_params, scripted_losses):
     scripted_losses(4.0, 3.0, 2.0, *[2.0] * 5)
-    params = train_params(epochs=8, plateau_factor=0.5, plateau_patience=2, learning_rate=0.008)
-    training = run_whole(make_dataset(), SMALL, params)
+    params = train_params(epochs=8, plateau_factor=0.5, plateau_patience=2, lr=0.008)
+    trainer = run_whole(make_dataset(), SMALL, params)
     # Epoch 3 is the best; 4, 5 and 6 are three without a better one, which is more than two.
-    rates = [row["learning_rate"] for row in training.history]
+    rates = [row["learning_rate"] for row in trainer.history]
     assert rates == pytest.approx([0.008] * 6 + [0.004] * 2)
 
 
@@ -205,13 +236,13 @@ def test_the_first_of_equal_epochs_is_the_best(make_dataset, train_params, scrip
 def test_a_resumed_run_remembers_the_epochs_without_a_better_loss(
     make_dataset, train_params, tmp_path, scripted_losses
 ):
-    params = train_params(epochs=5, plateau_factor=0.5, plateau_patience=2, learning_rate=0.008)
+    params = train_params(epochs=5, plateau_factor=0.5, plateau_patience=2, lr=0.008)
     scripted_losses(1.0, *[2.0] * 4)
-    first = Training(make_dataset(), SMALL, params)
+    first = Trainer(make_dataset(), SMALL, params)
     for _ in range(2):
         first.run_epoch(NeverStop())
     first.checkpoint("run").save(tmp_path / "checkpoint.pt")
-    second = Training(make_dataset(), SMALL, params)
+    second = Trainer(make_dataset(), SMALL, params)
     second.restore(load_checkpoint(tmp_path / "checkpoint.pt", second.settings))
     while not second.finished:
         second.run_epoch(NeverStop())
@@ -220,8 +251,8 @@ def test_a_resumed_run_remembers_the_epochs_without_a_better_loss(
 
 
 def stop_in_epoch(monkeypatch, epoch, batches):
-    """Send the signal in the middle of that epoch. The loop looks once before it and once before each batch."""
-    looks = (epoch - 1) * (batches + 1) + 1 + batches // 2
+    """Send the signal in the middle of that epoch. The loop looks before each batch."""
+    looks = (epoch - 1) * batches + batches // 2
     monkeypatch.setattr(train_module, "StopSignals", lambda: StopAfter(looks))
 
 
@@ -239,21 +270,21 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one_bit_for_bit(
 
     with monkeypatch.context() as patch:
         stop_in_epoch(patch, 3, batches=3)
-        interrupted = Training(dataset, model, params)
+        interrupted = Trainer(dataset, model, params)
         assert train(interrupted, weights) is False
     assert len(interrupted.history) == 2
-    assert names(weights.parent) == ["best.pth", "checkpoint.pt", "training.json"]
+    assert names(weights.parent) == ["best.pth", "checkpoint.pt", "history.csv", "training.json"]
     run_id = load_checkpoint(weights.parent / "checkpoint.pt", interrupted.settings).run_id
     assert mlflow.get_run(run_id).info.status == "KILLED"
 
     torch.manual_seed(99)  # chance of the new process
-    resumed = Training(dataset, model, params)
-    assert train(resumed, weights, resume=True) is True
+    resumed = Trainer(dataset, model, params)
+    assert train(resumed, weights) is True
     whole = run_whole(dataset, model, params)
     assert without_speed(resumed.history) == without_speed(whole.history)
     assert same_tensors(load_weights(weights), whole.best_weights)
     assert same_tensors(resumed.classifier.network.state_dict(), whole.classifier.network.state_dict())
-    assert names(weights.parent) == ["best.pth", "training.json"]
+    assert names(weights.parent) == ["best.pth", "history.csv", "training.json"]
     assert orjson.loads((weights.parent / "training.json").read_bytes())["mlflow_run"] == run_id
     assert mlflow.get_run(run_id).info.status == "FINISHED"
     history = mlflow.MlflowClient().get_metric_history(run_id, "train_loss")
@@ -264,10 +295,10 @@ def test_weights_of_a_stopped_run_stand_beside_their_own_record(
     store, make_dataset, train_params, tmp_path, monkeypatch
 ):
     weights = tmp_path / "out" / "best.pth"
-    train(Training(make_dataset(), SMALL, train_params()), weights)
+    train(Trainer(make_dataset(), SMALL, train_params()), weights)
     other = dataclasses.replace(SMALL_SIMPLE, activation="gelu")
     stop_in_epoch(monkeypatch, 2, batches=3)
-    assert train(Training(make_dataset(), other, train_params()), weights) is False
+    assert train(Trainer(make_dataset(), other, train_params()), weights) is False
     classifier = load_classifier(weights)
     assert type(classifier.network).__name__ == "SimpleCNN"
     assert isinstance(classifier.network.activation, torch.nn.GELU)
@@ -280,10 +311,10 @@ def test_a_run_that_fails_is_failed_in_mlflow(store, make_dataset, train_params,
         raise OSError("No space left on device")
 
     monkeypatch.setattr(train_module, "save_weights", fail)
-    training = Training(make_dataset(), SMALL, train_params())
+    trainer = Trainer(make_dataset(), SMALL, train_params())
     with pytest.raises(OSError, match="No space"):
-        train(training, tmp_path / "out" / "best.pth")
-    run_id = load_checkpoint(tmp_path / "out" / "checkpoint.pt", training.settings).run_id
+        train(trainer, tmp_path / "out" / "best.pth")
+    run_id = load_checkpoint(tmp_path / "out" / "checkpoint.pt", trainer.settings).run_id
     assert mlflow.get_run(run_id).info.status == "FAILED"
 
 
@@ -293,51 +324,54 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_weights_before(
     import mlflow
 
     scripted_losses(1.0, float("nan"))
-    training = Training(make_dataset(), SMALL, train_params(epochs=5))
+    trainer = Trainer(make_dataset(), SMALL, train_params(epochs=5))
     weights = tmp_path / "out" / "best.pth"
-    with pytest.raises(TrainingDiverged, match=r"epoch 2 is nan; train\.learning_rate"):
-        train(training, weights)
-    assert same_tensors(load_weights(weights), training.best_weights)
-    run_id = load_checkpoint(weights.parent / "checkpoint.pt", training.settings).run_id
+    with pytest.raises(TrainingDiverged, match=r"epoch 2 is nan; train\.lr"):
+        train(trainer, weights)
+    assert same_tensors(load_weights(weights), trainer.best_weights)
+    run_id = load_checkpoint(weights.parent / "checkpoint.pt", trainer.settings).run_id
     assert mlflow.get_run(run_id).info.status == "FAILED"
 
 
 def test_resuming_a_run_that_mlflow_does_not_have_is_refused_with_the_store(
     store, make_dataset, train_params, tmp_path
 ):
-    training = Training(make_dataset(), SMALL, train_params())
-    training.run_epoch(NeverStop())
-    training.checkpoint("0123456789abcdef0123456789abcdef").save(tmp_path / "checkpoint.pt")
+    trainer = Trainer(make_dataset(), SMALL, train_params())
+    trainer.run_epoch(NeverStop())
+    trainer.checkpoint("0123456789abcdef0123456789abcdef").save(tmp_path / "checkpoint.pt")
     with pytest.raises(TrackingError, match=r"run 0123456789abcdef0123456789abcdef cannot be resumed in .*sqlite:"):
-        train(training, tmp_path / "best.pth", resume=True)
+        train(trainer, tmp_path / "best.pth")
     assert (tmp_path / "checkpoint.pt").exists()
-
-
-def test_resuming_without_a_checkpoint_is_refused(make_dataset, train_params, tmp_path):
-    training = Training(make_dataset(), SMALL, train_params())
-    with pytest.raises(WeightsError, match=r"checkpoint\.pt is missing: there is no interrupted run to resume"):
-        train(training, tmp_path / "best.pth", resume=True)
 
 
 @pytest.fixture
 def checkpoint(make_dataset, train_params, tmp_path):
-    training = Training(make_dataset(), SMALL, train_params())
-    training.run_epoch(NeverStop())
+    trainer = Trainer(make_dataset(), SMALL, train_params())
+    trainer.run_epoch(NeverStop())
     path = tmp_path / "checkpoint.pt"
-    training.checkpoint("run").save(path)
+    trainer.checkpoint("run").save(path)
     return path
 
 
 def test_a_corrupt_checkpoint_is_refused_by_name(checkpoint, make_dataset, train_params, tmp_path):
-    training = Training(make_dataset(), SMALL, train_params())
+    trainer = Trainer(make_dataset(), SMALL, train_params())
     whole = checkpoint.read_bytes()
     for content in (b"", b"rubbish", whole[: len(whole) // 2], whole[:-100]):
         checkpoint.write_bytes(content)
         with pytest.raises(WeightsError, match=r"checkpoint\.pt"):
-            train(training, tmp_path / "best.pth", resume=True)
+            train(trainer, tmp_path / "best.pth")
     torch.save(SMALL.__dict__ | {"filters": None}, checkpoint)
-    with pytest.raises(WeightsError, match="no checkpoint of this version"):
-        train(training, tmp_path / "best.pth", resume=True)
+    with pytest.raises(WeightsError, match=r"no checkpoint of this version.*start over with --fresh"):
+        train(trainer, tmp_path / "best.pth")
+
+
+def test_fresh_drops_an_interrupted_run(checkpoint, store, make_dataset, train_params, tmp_path):
+    trainer = Trainer(make_dataset(), SMALL, train_params(seed=3))
+    with pytest.raises(WeightsError, match=r"train\.seed 0 then, 3 now.*or start over with --fresh"):
+        train(trainer, tmp_path / "best.pth")
+    assert train(trainer, tmp_path / "best.pth", fresh=True) is True
+    assert [row["epoch"] for row in history(tmp_path)] == ["1", "2"]
+    assert not checkpoint.exists()
 
 
 @pytest.mark.parametrize(
@@ -352,13 +386,13 @@ def test_a_corrupt_checkpoint_is_refused_by_name(checkpoint, make_dataset, train
 def test_a_checkpoint_of_other_settings_is_refused_with_the_difference(
     checkpoint, make_dataset, train_params, tmp_path, change, message
 ):
-    training = Training(
+    trainer = Trainer(
         make_dataset(**change.get("data", {})),
         dataclasses.replace(SMALL, **change.get("model", {})),
         train_params(**change.get("params", {})),
     )
     with pytest.raises(WeightsError, match=message):
-        train(training, tmp_path / "best.pth", resume=True)
+        train(trainer, tmp_path / "best.pth")
 
 
 # Real processes and real signals. An epoch and its entry in MLflow take some hundredths of a second, so that the signal
@@ -399,10 +433,6 @@ def epochs_of(output):
     return [int(line.split()[1]) for line in output.splitlines() if line.startswith("epoch")]
 
 
-def command_shown(output):
-    return shlex.split(next(line for line in output.splitlines() if line.startswith("go on: ")).removeprefix("go on: "))
-
-
 def statuses(folder):
     with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database:
         return [row[0] for row in database.execute("select status from runs")]
@@ -410,8 +440,8 @@ def statuses(folder):
 
 @pytest.fixture(scope="module")
 def stopped_twice(make_dataset, session_store, tmp_path_factory):
-    """One run, stopped by SIGINT, gone on with by the command that it shows, stopped again by SIGTERM."""
-    folder = tmp_path_factory.mktemp("stopped twice")  # with a space, as in the name of the data: both must be quoted
+    """One run, stopped by SIGINT, gone on with by the same command, stopped again by SIGTERM."""
+    folder = tmp_path_factory.mktemp("stopped twice")
     (folder / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
     save_dataset(make_dataset(), folder / "my data.npz")
     with (
@@ -428,20 +458,18 @@ def stopped_twice(make_dataset, session_store, tmp_path_factory):
         kept = sorted(file.name for file in (folder / "artifacts").iterdir())
         weights = len(load_weights(folder / "artifacts" / "best_cnn_model.pth")["fc1.weight"])
         runs.append((output, kept, weights, statuses(folder)))
-        arguments = command_shown(output)[3:]
     return folder, runs
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=["SIGINT", "SIGTERM"])
-def test_a_signal_stops_it_with_the_best_weights_and_the_command_to_go_on(stopped_twice, index):
+def test_a_signal_stops_it_with_the_best_weights_and_the_advice_to_go_on(stopped_twice, index):
     output, kept, width, status = stopped_twice[1][index]
     assert "Traceback" not in output
     done = epochs_of(output)[-1]
     assert done < EPOCHS
     assert f"stopped after epoch {done}; the best weights so far" in output
-    expected = ["python", "-m", "training.train", "--resume", "--data", "my data.npz", *OVERRIDES]
-    assert command_shown(output) == expected
-    assert kept == ["best_cnn_model.pth", "checkpoint.pt", "training.json"]
+    assert "The same command goes on from there" in output
+    assert kept == ["best_cnn_model.pth", "checkpoint.pt", "history.csv", "training.json"]
     assert width == 8
     assert status == ["KILLED"]  # one run, though two processes
 
@@ -452,7 +480,7 @@ def test_another_process_goes_on_at_the_next_epoch_to_the_same_weights_bit_for_b
     import mlflow
 
     folder, ((first, *_), (second, *_)) = stopped_twice
-    assert f"resumed after epoch {epochs_of(first)[-1]}" in second
+    assert f"going on after epoch {epochs_of(first)[-1]} of an interrupted run" in second
     assert epochs_of(first)[0] == 1
     assert epochs_of(second)[0] == epochs_of(first)[-1] + 1
 
@@ -460,10 +488,10 @@ def test_another_process_goes_on_at_the_next_epoch_to_the_same_weights_bit_for_b
     mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
     weights = folder / "artifacts" / "best_cnn_model.pth"
     params = train_params(epochs=EPOCHS)
-    resumed = Training(make_dataset(), SMALL, params)
-    assert train(resumed, weights, resume=True) is True
+    resumed = Trainer(make_dataset(), SMALL, params)
+    assert train(resumed, weights) is True
     whole = run_whole(make_dataset(), SMALL, params)
     assert without_speed(resumed.history) == without_speed(whole.history)
     assert same_tensors(load_weights(weights), whole.best_weights)
-    assert names(weights.parent) == ["best_cnn_model.pth", "training.json"]
+    assert names(weights.parent) == ["best_cnn_model.pth", "history.csv", "training.json"]
     assert statuses(folder) == ["FINISHED"]
