@@ -16,7 +16,6 @@ BINS = 15  # as in the paper
 _LOWEST, _HIGHEST = 0.05, 20.0
 
 
-@torch.no_grad()
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """Find the temperature T for which softmax(logits / T) has the smallest negative log-likelihood.
 

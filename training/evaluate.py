@@ -3,6 +3,7 @@
 import hashlib
 import math
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,10 +11,16 @@ import numpy as np
 import torch
 import typer
 from numpy.typing import NDArray
+from rich.console import Group
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from training.calibration import ReliabilityBin, expected_calibration_error, reliability
 from training.command import console, run_stage
+from training.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from training.data import DATA_FILE, load_dataset
+from training.errors import TrainingError, WeightsError
+from training.evaluation_tables import write_confusion, write_corruptions, write_reliability
 from training.json_file import read_json, write_json
 from training.labels import class_names
 from training.model import EVALUATION_BATCH, Classifier, ModelParams
@@ -21,6 +28,22 @@ from training.params import check_sections
 from training.weights import WEIGHTS_FILE, load_classifier
 
 EVALUATION_NAME = "evaluation.json"  # beside the weights
+PLOTS_NAME = "plots"  # the folder beside it
+
+_CORRUPTION_SEED = 0  # fixed: two networks are to see the very same pictures
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """How well one class is told from the others.
+
+    Attributes:
+        precision: share of the images predicted to be of the class that are, 0-1; None when it is never predicted.
+        recall: share of the class's images that are recognised, 0-1; None when there are none.
+    """
+
+    precision: float | None
+    recall: float | None
 
 
 @dataclass(frozen=True)
@@ -30,9 +53,16 @@ class Evaluation:
     Attributes:
         accuracy: share of images whose most probable class is the right one, 0-1.
         accuracy_low, accuracy_high: its 95 % interval (Wilson 1927): what another test set of this size could show.
-        loss: mean cross-entropy, nats.
-        class_accuracy: the same share for the images of each class.
+        top2_accuracy: share of images whose class is among the two most probable ones, 0-1.
+        loss: mean cross-entropy of the probabilities that are served, nats.
+        calibration_error: mean distance of confidence and accuracy (training/calibration.py), 0-1.
+        calibration_error_before: the same at temperature 1.
+        temperature: what the logits were divided by, fitted on the validation images; 1 where it was not.
+        corrupted_accuracy: mean over all corruptions and strengths, 0-1.
+        classes: by name.
         confusion: images by true class (row) and predicted class (column).
+        reliability: the images by confidence, with the temperature.
+        corruptions: by name, the accuracy at strength 1, 2, … 5 (training/corruptions.py).
         images: in the test set.
         data_digest: of the data set.
         weights_digest: SHA-256 of the weights file.
@@ -41,43 +71,106 @@ class Evaluation:
     accuracy: float
     accuracy_low: float
     accuracy_high: float
+    top2_accuracy: float
     loss: float
-    class_accuracy: dict[str, float]
+    calibration_error: float
+    calibration_error_before: float
+    temperature: float
+    corrupted_accuracy: float
+    classes: dict[str, ClassFigures]
     confusion: list[list[int]]
+    reliability: list[ReliabilityBin]
+    corruptions: dict[str, list[float]]
     images: int
     data_digest: str
     weights_digest: str
 
 
 def evaluate(
-    probabilities: NDArray[np.float32], labels: NDArray[np.int64], data_digest: str, weights_digest: str
+    logits: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    temperature: float,
+    corruptions: dict[str, list[float]],
+    data_digest: str,
+    weights_digest: str,
 ) -> Evaluation:
-    """Compute the figures from probabilities (N, 10) and true class indices (N,)."""
-    names = class_names()
+    """Compute the figures from logits (N, 10), true class indices (N,) and what `measure_corruptions` returned."""
+    probabilities = softmax(logits, temperature)
+    count, names = len(labels), class_names()
     confusion = np.zeros((len(names), len(names)), dtype=np.int64)
     np.add.at(confusion, (labels, probabilities.argmax(axis=1)), 1)
-    of_true_class = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    right, count = int(confusion.trace()), len(labels)
+    right = int(confusion.trace())
     low, high = wilson_interval(right, count)
-    share = confusion.diagonal() / np.maximum(confusion.sum(axis=1), 1)
+    top2 = (-probabilities).argsort(axis=1, kind="stable")[:, :2]  # of equals the first, as argmax does
     return Evaluation(
         accuracy=right / count,
         accuracy_low=low,
         accuracy_high=high,
-        loss=float(-np.log(np.maximum(of_true_class, 1e-12)).mean()),
-        class_accuracy=dict(zip(names, share.tolist(), strict=True)),
+        top2_accuracy=float((top2 == labels[:, None]).any(axis=1).mean()),
+        loss=_cross_entropy(logits, labels, temperature),
+        calibration_error=expected_calibration_error(probabilities, labels),
+        calibration_error_before=expected_calibration_error(softmax(logits), labels),
+        temperature=temperature,
+        corrupted_accuracy=float(np.mean(list(corruptions.values()))),
+        classes=_class_figures(confusion, names),
         confusion=confusion.tolist(),
+        reliability=reliability(probabilities, labels),
+        corruptions=corruptions,
         images=count,
         data_digest=data_digest,
         weights_digest=weights_digest,
     )
 
 
+def measure_corruptions(
+    classifier: Classifier, images: NDArray[np.uint8], labels: NDArray[np.int64]
+) -> dict[str, list[float]]:
+    """Return the accuracy (0-1) on pictures (N, 32, 32, 3), by corruption, at strength 1, 2, … 5; shows a bar."""
+    accuracies: dict[str, list[float]] = {name: [] for name in CORRUPTIONS}
+    passes = list(product(CORRUPTIONS, STRENGTHS))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns,
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        task = progress.add_task("", total=len(passes))
+        for name, strength in passes:
+            progress.update(task, description=f"{name:16} {strength}")
+            predicted = predict_logits(classifier, corrupt(images, name, strength, _CORRUPTION_SEED)).argmax(axis=1)
+            accuracies[name].append(float((predicted == labels).mean()))
+            progress.advance(task)
+    return accuracies
+
+
 @torch.inference_mode()
 def predict_probabilities(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Run pictures (N, 32, 32, 3) through the eager network, to probabilities (N, 10)."""
+    """Run pictures (N, 32, 32, 3) through the classifier, to the probabilities (N, 10) that it serves."""
     batches = torch.from_numpy(images).split(EVALUATION_BATCH)
     probabilities: NDArray[np.float32] = torch.cat([classifier(batch) for batch in batches]).numpy()
+    return probabilities
+
+
+@torch.inference_mode()
+def predict_logits(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """As `predict_probabilities`, before temperature and softmax.
+
+    Raises:
+        WeightsError: a logit is NaN or infinite.
+    """
+    batches = torch.from_numpy(images).split(EVALUATION_BATCH)
+    logits: NDArray[np.float32] = torch.cat([classifier.logits(batch) for batch in batches]).numpy()
+    if not np.isfinite(logits).all():
+        raise WeightsError("the network answers with numbers that are not finite; its weights are damaged, train again")
+    return logits
+
+
+def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
+    """Return the probabilities (N, 10) that a classifier of this temperature makes of logits (N, 10), bit for bit."""
+    probabilities: NDArray[np.float32] = torch.softmax(torch.from_numpy(logits) / temperature, dim=1).numpy()
     return probabilities
 
 
@@ -107,26 +200,81 @@ def main(
     data: Annotated[Path, typer.Option(help="the prepared data set")] = DATA_FILE,
     weights: Annotated[Path, typer.Option(help="the weights to measure; the figures go beside them")] = WEIGHTS_FILE,
 ) -> None:
-    """Measure weights on the test images."""
+    """Measure weights on the test images, as they are and corrupted; write the figures, and plots of them."""
     check_sections(overrides or [], ModelParams)
-    classifier = load_classifier(weights, overrides or [])
+    try:
+        # Here, and before the minutes of work: `export` reads evaluations where only the serving packages are.
+        from training.evaluation_plots import draw_confusion, draw_corruptions, draw_mistakes, draw_reliability
+    except ModuleNotFoundError as error:
+        raise TrainingError(f"{error.name} is not installed: pip install -e '.[training]'") from None
+    classifier, weights_digest = load_classifier(weights, overrides or []), digest_file(weights)
     dataset = load_dataset(data)
-    probabilities = predict_probabilities(classifier, dataset.test_images)
-    figures = evaluate(probabilities, dataset.test_labels, dataset.digest, digest_file(weights))
-    write_json(asdict(figures), weights.parent / EVALUATION_NAME)
-    console.print(_table(figures))
+    images, labels = dataset.test_images, dataset.test_labels
+    logits = predict_logits(classifier, images)
+    corruptions = measure_corruptions(classifier, images, labels)
+    figures = evaluate(logits, labels, classifier.temperature, corruptions, dataset.digest, weights_digest)
+    evaluation, probabilities, plots = (
+        asdict(figures),
+        softmax(logits, figures.temperature),
+        weights.parent / PLOTS_NAME,
+    )
+    write_json(evaluation, weights.parent / EVALUATION_NAME)
+    write_confusion(labels, probabilities.argmax(axis=1), plots / "confusion.csv")
+    write_reliability(evaluation, plots / "reliability.csv")
+    write_corruptions(evaluation, plots / "corruptions.csv")
+    draw_confusion(evaluation, plots / "confusion.png")
+    draw_reliability(evaluation, plots / "reliability.png")
+    draw_corruptions(evaluation, plots / "corruptions.png")
+    draw_mistakes(images, labels, probabilities, plots / "mistakes.png")
+    console.print(_summary(figures))
 
 
-def _table(figures: Evaluation) -> Table:
-    table = Table()
-    table.add_column("class")
-    table.add_column("right", justify="right")
-    for name, accuracy in figures.class_accuracy.items():
-        table.add_row(name, f"{accuracy:.1%}")
-    table.add_section()
-    table.add_row("all", f"{figures.accuracy:.2%}")
-    table.add_row("95 % interval", f"{figures.accuracy_low:.2%} to {figures.accuracy_high:.2%}")
-    return table
+def _cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float) -> float:
+    scaled = torch.from_numpy(logits).to(torch.float64) / temperature
+    return torch.nn.functional.cross_entropy(scaled, torch.from_numpy(labels)).item()
+
+
+def _class_figures(confusion: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, ClassFigures]:
+    figures = {}
+    for index, name in enumerate(names):
+        right, predicted, present = confusion[index, index], confusion[:, index].sum(), confusion[index].sum()
+        figures[name] = ClassFigures(_share(right, predicted), _share(right, present))
+    return figures
+
+
+def _share(part: np.int64, whole: np.int64) -> float | None:
+    return float(part / whole) if whole else None
+
+
+def _summary(figures: Evaluation) -> Group:
+    classes = Table(title=f"{figures.images:,} test images")
+    for column in ("class", "precision", "recall"):
+        classes.add_column(column, justify="left" if column == "class" else "right")
+    for name, of_class in figures.classes.items():
+        classes.add_row(name, _percent(of_class.precision), _percent(of_class.recall))
+
+    corruptions = Table(title="accuracy on corrupted images, by strength")
+    for column in ("corruption", *map(str, STRENGTHS)):
+        corruptions.add_column(column, justify="left" if column == "corruption" else "right")
+    for name, accuracies in figures.corruptions.items():
+        corruptions.add_row(name, *map(_percent, accuracies))
+
+    whole = Table(show_header=False)
+    interval = f"{figures.accuracy_low:.2%} to {figures.accuracy_high:.2%}"
+    for row in (
+        ("accuracy", f"{figures.accuracy:.2%} ({interval})"),
+        ("among the two most probable", f"{figures.top2_accuracy:.2%}"),
+        ("accuracy, corrupted", f"{figures.corrupted_accuracy:.2%}"),
+        ("calibration error", f"{figures.calibration_error:.2%}"),
+        (f"before temperature {figures.temperature:.3f}", f"{figures.calibration_error_before:.2%}"),
+        ("loss", f"{figures.loss:.4f}"),
+    ):
+        whole.add_row(*row)
+    return Group(classes, corruptions, whole)
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"
 
 
 if __name__ == "__main__":
