@@ -1,12 +1,14 @@
 """What the pipeline refuses to do, and why.
 
 TrainingError
-├── ParameterError     params.yaml or an override: unknown key, wrong type, out of range
-├── DataError          images or the prepared data file: missing, unreadable, not what was expected
-├── WeightsError       weights or a checkpoint: unreadable, or of another network
-├── TrainingDiverged   the loss is no number any more
-├── TrackingError      MLflow's store cannot be used, or lacks the run to resume
-└── ExportRefused      the TorchScript file would not answer as the network does
+├── ParameterError       params.yaml or an override: unknown key, wrong type, out of range
+├── DataError            images or the prepared data file: missing, unreadable, not what was expected
+├── WeightsError         weights or a checkpoint: unreadable, or of another network
+├── TrainingDiverged     the loss is no number any more
+├── TrackingError        MLflow's store cannot be used, or lacks the run to resume
+├── GateClosed           the weights are not measured, or not good enough to export
+├── ExportRefused        the TorchScript file would not answer as the network does
+└── RegistrationRefused  model, weights, record or figures are missing, or not of one training
 """
 
 
@@ -34,5 +36,13 @@ class TrackingError(TrainingError):
     """MLflow's store cannot be used, or lacks the run that is to be resumed."""
 
 
+class GateClosed(TrainingError):
+    """The weights are not measured, or worse than the thresholds allow; nothing was exported."""
+
+
 class ExportRefused(TrainingError):
     """The exported network would answer differently from the trained one; no file was written."""
+
+
+class RegistrationRefused(TrainingError):
+    """The exported model, its weights, their record or their figures are missing, or not of one training."""

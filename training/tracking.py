@@ -1,49 +1,114 @@
-"""Runs in MLflow.
+"""Runs in MLflow: what one was made of, in what environment, and what came of it, epoch by epoch."""
 
-The store is MLflow's own default, so that a plain `mlflow ui` shows it: sqlite in `mlflow.db`, files in `mlruns/`, no
-server. MLFLOW_TRACKING_URI names another.
-"""
-
-import logging
+import json
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from training.environment import describe_environment, installed_distributions
 from training.errors import TrackingError
+from training.tracking_store import first_contact, import_mlflow, store_errors
 
-EXPERIMENT = "cifar"
+EXPERIMENT = "cifar"  # MLFLOW_EXPERIMENT_NAME names another
+ENVIRONMENT_NAME = "environment.txt"  # an artifact of the run
 
 
-class TrackedRun:
-    """One MLflow run, begun anew or gone on with; ended as FINISHED, KILLED (stopped on purpose) or FAILED.
+class RunLog:
+    """Writes into a run of MLflow, whatever its status, and leaves that as it is.
+
+    Every method raises TrackingError when the store cannot be reached any more, or refuses.
+
+    Args:
+        run_id: the run; it must be in the store.
+    """
+
+    def __init__(self, run_id: str) -> None:
+        self.id = run_id
+        self._mlflow = import_mlflow()
+        self._client = self._mlflow.MlflowClient()
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Record parameters, `section.key` to value."""
+        with self._recording("parameters"):
+            # With the run's id: another run, a trial's, may be MLflow's active one.
+            self._mlflow.log_params(dict(params), run_id=self.id)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Record what the run was made of: data digest, git commit."""
+        with self._recording("tags"):
+            self._client.log_batch(self.id, tags=[self._mlflow.entities.RunTag(*tag) for tag in tags.items()])
+
+    def log_metrics(self, metrics: Mapping[str, float], epoch: int = 0) -> None:
+        """Record the figures of one epoch, or of the run as a whole."""
+        with self._recording("metrics"):
+            self._mlflow.log_metrics(dict(metrics), step=epoch, run_id=self.id)
+
+    def log_dataset(self, digest: str, source: Path, context: str = "training") -> None:
+        """Record which data set the run saw, so that MLflow lists and finds runs by it; the data are not copied.
+
+        Args:
+            digest: of the data; MLflow keeps its first 36 characters.
+            source: the file.
+            context: what it was used for.
+        """
+        entities = self._mlflow.entities
+        dataset = entities.Dataset(
+            name=source.stem, digest=digest[:36], source_type="local", source=json.dumps({"uri": str(source)})
+        )
+        tags = [entities.InputTag("mlflow.data.context", context)]
+        with self._recording("the data set"):
+            self._client.log_inputs(self.id, [entities.DatasetInput(dataset, tags)])
+
+    def log_file(self, path: Path, folder: str | None = None) -> None:
+        """Keep a copy of a file with the run, or of what a folder holds; `folder` is where."""
+        with self._recording(path.name):
+            if path.is_dir():
+                self._client.log_artifacts(self.id, str(path), folder)
+            else:
+                self._client.log_artifact(self.id, str(path), folder)
+
+    def log_text(self, text: str, name: str) -> None:
+        """Keep a text with the run, as a file of this name."""
+        with self._recording(name):
+            self._client.log_text(self.id, text, name)
+
+    def _recording(self, what: str) -> AbstractContextManager[None]:
+        return store_errors(f"{what} of the run {self.id} cannot be recorded")
+
+
+class TrackedRun(RunLog):
+    """A run, begun anew or gone on with; ended as FINISHED, KILLED (stopped on purpose) or FAILED.
+
+    A new run has its environment recorded: a tag for each fact, and the installed packages in `environment.txt`.
 
     Args:
         run_id: the run to go on with; None begins a new one.
+        parent_run_id: the run that this one is a part of, as a trial is of a search; it may still be running here.
+        name: of a new run, for people; None lets MLflow make one up.
 
     Raises:
         TrackingError: the store cannot be used, or has no such run.
     """
 
-    def __init__(self, run_id: str | None = None) -> None:
-        # MLflow reports its use over the network unless told otherwise; a reference deployment does not call home.
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        # Importing it takes seconds, which the commands that do not track should not pay.
-        import mlflow
-
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # the store's creation is told step by step otherwise
-        self._mlflow = mlflow
+    def __init__(self, run_id: str | None = None, parent_run_id: str | None = None, name: str | None = None) -> None:
+        mlflow = import_mlflow()
         self._status = "FINISHED"
-        try:
-            mlflow.set_experiment(EXPERIMENT)
-            self.id: str = mlflow.start_run(run_id=run_id).info.run_id
-        except mlflow.MlflowException as error:
-            wanted = f"the run {run_id} cannot be resumed" if run_id else "no run can be started"
-            raise TrackingError(
-                f"{wanted} in MLflow's store {mlflow.get_tracking_uri()}: {error}. MLFLOW_TRACKING_URI names another "
-                "store; without --resume a new run is started"
-            ) from error
+        refusal = f"the run {run_id} cannot be resumed" if run_id else "no run can be started"
+        with store_errors(refusal, "; --fresh begins a new run" if run_id else ""), first_contact():
+            choose_experiment(run_id or parent_run_id)
+            run = mlflow.start_run(
+                run_id=run_id,
+                run_name=name,
+                nested=parent_run_id is not None,
+                parent_run_id=parent_run_id,
+                tags=None if run_id else describe_environment(),
+            )
+        super().__init__(run.info.run_id)
+        if run_id is None:
+            self._log_packages()
 
     def __enter__(self) -> Self:
         return self
@@ -51,24 +116,42 @@ class TrackedRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._mlflow.end_run("FAILED" if kind else self._status)
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Record parameters, `section.key` to value."""
-        self._mlflow.log_params(dict(params))
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Record what the run was made of: data digest, git commit."""
-        self._mlflow.set_tags(dict(tags))
-
-    def log_metrics(self, metrics: Mapping[str, float], epoch: int) -> None:
-        """Record the figures of one epoch."""
-        self._mlflow.log_metrics(dict(metrics), step=epoch)
-
-    def log_file(self, path: Path) -> None:
-        """Keep a copy of a file with the run."""
-        self._mlflow.log_artifact(str(path))
+        if kind is None:
+            with store_errors(f"the end of the run {self.id} cannot be recorded"):
+                self._mlflow.end_run(self._status)
+            return
+        # The error is what the user must see, at once, also when it came from the store that this needs.
+        with suppress(TrackingError), store_errors("no end"), first_contact():
+            self._mlflow.end_run("FAILED")
 
     def mark_stopped(self) -> None:
         """Say that the run was stopped on purpose before its end."""
         self._status = "KILLED"
+
+    def _log_packages(self) -> None:
+        try:
+            self.log_text("\n".join(installed_distributions()) + "\n", ENVIRONMENT_NAME)
+        except TrackingError as error:
+            self.__exit__(type(error), error, None)  # `with` has not begun, and would not end it
+            raise
+
+
+def choose_experiment(run_id: str | None) -> None:
+    """Make a run's experiment MLflow's active one; without a run, the one that the user or this project names."""
+    mlflow = import_mlflow()
+    if run_id:
+        mlflow.set_experiment(experiment_id=mlflow.get_run(run_id).info.experiment_id)
+    else:
+        mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT)
+
+
+def has_run(run_id: str) -> bool:
+    """Tell whether the store has a run, and not in its bin."""
+    mlflow = import_mlflow()
+    with store_errors(f"the run {run_id} cannot be looked up"), first_contact():
+        try:
+            return bool(mlflow.get_run(run_id).info.lifecycle_stage == "active")
+        except mlflow.MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return False
+            raise
