@@ -21,7 +21,7 @@ from training.data import DATA_FILE, load_dataset
 from training.evaluate import predict_probabilities, read_evaluation
 from training.weights import load_classifier
 
-PRETRAINED = Path("training/pretrained/best_cnn_model.pth")
+PRETRAINED = Path("training/pretrained/1.0/best_cnn_model.pth")
 _REQUEST_IMAGES = 100
 
 

@@ -43,7 +43,7 @@ def load_checkpoint(path: Path, settings: dict[str, Any]) -> Checkpoint | None:
     """
     if not path.exists():
         return None
-    advice = f"start over with --fresh, which drops {path}"
+    advice = "start over: --fresh, or delete it"
     try:
         content = load_tensors(path)
     except WeightsError as error:

@@ -18,6 +18,7 @@ from training.command import console, run_stage
 from training.data import DATA_FILE, load_dataset
 from training.errors import ExportRefused, ParameterError
 from training.evaluate import digest_file, read_evaluation
+from training.gate import GateParams, pass_gate
 from training.labels import class_names
 from training.model import EVALUATION_BATCH, IMAGE_SIZE, Classifier
 from training.params import check_sections, load_params
@@ -123,11 +124,16 @@ def main(
     data: Annotated[Path, typer.Option(help="the data set whose test images the export is checked on")] = DATA_FILE,
     weights: Annotated[Path, typer.Option(help="the weights to export")] = WEIGHTS_FILE,
     output: Annotated[Path, typer.Option(help="the file to write")] = MODEL_FILE,
+    gate: Annotated[bool, typer.Option(help="refuse weights that are worse than the section gate allows")] = True,
 ) -> None:
     """Export weights as TorchScript. Without a prepared data set, the check runs on drawn pictures, and says so."""
     given = overrides or []
-    check_sections([item for item in given if not item.startswith("model.")], ExportParams, ArchiveParams)
+    sections = [item for item in given if not item.startswith("model.")]
+    check_sections(sections, ExportParams, ArchiveParams, GateParams)
     params, archive = load_params(ExportParams, given), load_params(ArchiveParams, given)
+    thresholds = load_params(GateParams, given)
+    if gate:
+        pass_gate(weights, thresholds)
     classifier = load_classifier(weights, given)
     if data.exists():
         images, kind = load_dataset(data).test_images, "test images"

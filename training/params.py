@@ -113,6 +113,7 @@ def _cast(value: Any, hint: Any, name: str) -> Any:
         if value not in typing.get_args(hint):
             raise ParameterError(f"{name} is {value!r}; expected one of {', '.join(map(str, typing.get_args(hint)))}")
         return value
+    hint = typing.get_origin(hint) or hint  # of dict[str, Any]; what is in it is for the section to check
     if hint is float:
         value = _float(value, name)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):

@@ -39,6 +39,7 @@ def apply_preset(name: str, file: Path = PARAMS_FILE) -> dict[str, tuple[Any, An
     parser = YAML()
     parser.preserve_quotes = True
     parser.width = 200
+    parser.representer.add_representer(type(None), _null)
     document = parser.load(file.read_text(encoding="utf-8"))
     changes = {}
     for section, values in preset.items():
@@ -75,6 +76,11 @@ def main(
         console.print(f"{key}: {before} → {now}", markup=False, highlight=False, soft_wrap=True)
     if not changes:
         console.print(f"{file} is the preset {name} already")
+
+
+def _null(representer: Any, _: None) -> Any:
+    """Spell it out: an empty value after a key reads like a slip."""
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
 if __name__ == "__main__":

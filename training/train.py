@@ -30,7 +30,7 @@ from training.weights import RECORD_NAME, WEIGHTS_FILE, save_weights
 HISTORY_NAME = "history.csv"  # beside the weights: a row an epoch, for `dvc plots`
 
 
-def train(trainer: Trainer, weights: Path, fresh: bool = False) -> bool:
+def train(trainer: Trainer, weights: Path, fresh: bool = False, data: Path = DATA_FILE) -> bool:
     """Run to the end, or until a signal; write weights, record, history and checkpoint beside each other.
 
     A run that was interrupted in whatever way, and began with the same settings, is gone on with from its last whole
@@ -41,6 +41,7 @@ def train(trainer: Trainer, weights: Path, fresh: bool = False) -> bool:
         weights: the file for the best epoch's state dict; `training.json`, `history.csv` and `checkpoint.pt` go beside
             it.
         fresh: drop the checkpoint of an interrupted run, if there is one, and start over.
+        data: the file that the data set came from, for MLflow.
 
     Returns:
         Whether it ran to its end; otherwise the checkpoint of the last whole epoch is there to go on from.
@@ -60,6 +61,7 @@ def train(trainer: Trainer, weights: Path, fresh: bool = False) -> bool:
         with TrackedRun(run_id) as run:
             if run_id is None:
                 run.log_params(trainer.settings)
+                run.log_dataset(trainer.settings["data_digest"], data)
                 run.set_tags({"data_digest": trainer.settings["data_digest"], "git_commit": trainer.git_commit})
             for epoch, figures in _epochs(trainer, stop):
                 run.log_metrics(figures, epoch)
@@ -89,7 +91,7 @@ def main(
     params, model_params = load_params(TrainParams, given), load_params(ModelParams, given)
     with Workers(params.torch_device()) as workers:
         trainer = Trainer(load_dataset(data), model_params, params, workers)
-        finished = train(trainer, weights, fresh)
+        finished = train(trainer, weights, fresh, data)
         if workers.first:
             _tell_end(trainer, weights, finished)
     if not finished:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from training.data import save_dataset
-from training.errors import ExportRefused, ParameterError
+from training.errors import ExportRefused, GateClosed, ParameterError
 from training.evaluate import digest_file
 from training.export import describe, export, largest_difference, main, synthetic_images
 from training.model import ModelParams, build_classifier
@@ -189,7 +189,7 @@ def metadata_of(path):
 
 
 def test_weights_without_a_record_are_exported_and_what_is_not_known_is_null(weights, classes, capsys):
-    main(["archive.version=1.10"])
+    main(["archive.version=1.10"], gate=False)
     metadata = metadata_of(weights.parent / "model.pt")
     assert metadata == {
         "class_names": list(classes),
@@ -215,7 +215,7 @@ def test_metadata_come_from_the_record_and_the_figures_beside_the_weights(weight
 
 def test_with_a_data_set_the_check_runs_on_its_test_images(weights, make_dataset, tmp_path, capsys):
     save_dataset(make_dataset(test=3), tmp_path / "data" / "cifar10.npz")
-    main()
+    main(gate=False)
     assert "30 test images" in capsys.readouterr().out
 
 
@@ -223,5 +223,18 @@ def test_overrides_of_the_model_are_read_and_others_refused(weights):
     with pytest.raises(ParameterError, match="is not read here"):
         main(["train.epochs=3"])
     with pytest.raises(ParameterError, match=r"model\.activation"):
-        main(["model.activation=tanh"])
+        main(["model.activation=tanh"], gate=False)
     assert not (weights.parent / "model.pt").exists()
+
+
+def test_weights_that_do_not_pass_the_gate_are_not_exported(weights):
+    with pytest.raises(GateClosed, match="nobody knows how good it is"):
+        main()
+    figures = {"accuracy": 0.7, "corrupted_accuracy": 0.6, "calibration_error": 0.0, "data_digest": "d"}
+    figures |= {"classes": {"cat": {"recall": 0.7}}, "weights_digest": digest_file(weights)}
+    (weights.parent / "evaluation.json").write_bytes(orjson.dumps(figures))
+    with pytest.raises(GateClosed, match=r"10\.00% below gate\.min_accuracy \(80\.00%\)"):
+        main(["gate.reference=null", "gate.min_accuracy=0.8"])
+    assert not (weights.parent / "model.pt").exists()
+    main(["gate.reference=null", "gate.min_accuracy=0.7"])
+    assert metadata_of(weights.parent / "model.pt")["accuracy"] == 0.7

@@ -9,12 +9,22 @@ import yaml
 from training.data import PrepareParams
 from training.errors import ParameterError
 from training.export import ArchiveParams, ExportParams
+from training.gate import GateParams
 from training.model import ModelParams
 from training.params import Section, check_sections, load_params, params_from
+from training.search_params import SearchParams
 from training.train_params import TrainParams
 
 PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
-SECTIONS: list[type[Section]] = [PrepareParams, ModelParams, TrainParams, ExportParams, ArchiveParams]
+SECTIONS: list[type[Section]] = [
+    PrepareParams,
+    ModelParams,
+    TrainParams,
+    SearchParams,
+    GateParams,
+    ExportParams,
+    ArchiveParams,
+]
 DOCUMENT = yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
 
 

@@ -24,6 +24,7 @@ from training.errors import ParameterError, TrackingError, TrainingDiverged, Wei
 from training.evaluate import predict_probabilities
 from training.interrupt import StopSignals
 from training.model import ModelParams
+from training.params import load_params
 from training.provenance import git_commit
 from training.train import train
 from training.trainer import Trainer
@@ -98,7 +99,7 @@ def test_a_run_leaves_weights_a_record_and_no_checkpoint(store, make_dataset, tr
     record = orjson.loads((weights.parent / "training.json").read_bytes())
     assert (record["model"]["name"], record["model"]["filters"]) == ("ImprovedCNN", [4, 4, 4])
     assert record["model"]["dropout"] == 0.5  # the network's own value, not null
-    assert (record["train"]["epochs"], record["train"]["crop_padding"]) == (2, 4)
+    assert (record["train"]["epochs"], record["train"]["crop_padding"]) == (2, 2)
     assert (record["data_digest"], record["git_commit"]) == (dataset.digest, git_commit())
     assert len(record["history"]) == 2
     best = record["history"][record["best_epoch"] - 1]
@@ -361,13 +362,13 @@ def test_a_corrupt_checkpoint_is_refused_by_name(checkpoint, make_dataset, train
         with pytest.raises(WeightsError, match=r"checkpoint\.pt"):
             train(trainer, tmp_path / "best.pth")
     torch.save(SMALL.__dict__ | {"filters": None}, checkpoint)
-    with pytest.raises(WeightsError, match=r"no checkpoint of this version.*start over with --fresh"):
+    with pytest.raises(WeightsError, match=r"no checkpoint of this version.*start over: --fresh, or delete"):
         train(trainer, tmp_path / "best.pth")
 
 
 def test_fresh_drops_an_interrupted_run(checkpoint, store, make_dataset, train_params, tmp_path):
     trainer = Trainer(make_dataset(), SMALL, train_params(seed=3))
-    with pytest.raises(WeightsError, match=r"train\.seed 0 then, 3 now.*or start over with --fresh"):
+    with pytest.raises(WeightsError, match=r"train\.seed 0 then, 3 now.*or start over: --fresh, or delete"):
         train(trainer, tmp_path / "best.pth")
     assert train(trainer, tmp_path / "best.pth", fresh=True) is True
     assert [row["epoch"] for row in history(tmp_path)] == ["1", "2"]
@@ -488,9 +489,10 @@ def test_another_process_goes_on_at_the_next_epoch_to_the_same_weights_bit_for_b
     mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
     weights = folder / "artifacts" / "best_cnn_model.pth"
     params = train_params(epochs=EPOCHS)
-    resumed = Trainer(make_dataset(), SMALL, params)
+    model = load_params(ModelParams, OVERRIDES, REPOSITORY / "params.yaml")
+    resumed = Trainer(make_dataset(), model, params)
     assert train(resumed, weights) is True
-    whole = run_whole(make_dataset(), SMALL, params)
+    whole = run_whole(make_dataset(), model, params)
     assert without_speed(resumed.history) == without_speed(whole.history)
     assert same_tensors(load_weights(weights), whole.best_weights)
     assert names(weights.parent) == ["best_cnn_model.pth", "history.csv", "training.json"]

@@ -1,0 +1,99 @@
+"""The gate before the export: a model that is worse than it must be is not packed, let alone served."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from training.errors import GateClosed, ParameterError
+from training.evaluate import EVALUATION_NAME, read_evaluation
+
+
+@dataclass(frozen=True)
+class GateParams:
+    """The section `gate` of params.yaml, which explains each."""
+
+    SECTION: ClassVar[str] = "gate"
+
+    min_accuracy: float
+    min_class_recall: float
+    min_corrupted_accuracy: float
+    max_calibration_error: float
+    reference: str | None
+    max_accuracy_drop: float
+
+    def __post_init__(self) -> None:
+        for key, value in vars(self).items():
+            if key != "reference" and not 0 <= value <= 1:
+                raise ParameterError(f"gate.{key} is {value}; expected a share between 0 and 1")
+
+
+def pass_gate(weights: Path, params: GateParams) -> None:
+    """Compare the figures of weights, measured by `evaluate`, with the thresholds and with the reference.
+
+    Args:
+        weights: the file; `evaluation.json` stands beside it.
+        params: the thresholds.
+
+    Raises:
+        GateClosed: not measured, or too bad; the message says by how much for each figure that is.
+    """
+    figures = read_evaluation(weights)
+    if figures is None:
+        raise GateClosed(
+            f"{weights} has no figures of its own in {weights.parent / EVALUATION_NAME}, so nobody knows how "
+            f"good it is; measure it: python -m training.evaluate --weights {weights}"
+        )
+    failures = _below_thresholds(figures, params) + _below_reference(figures, params)
+    if failures:
+        raise GateClosed(f"{weights} is not good enough: {'; '.join(failures)}")
+
+
+def _below_thresholds(figures: dict[str, Any], params: GateParams) -> list[str]:
+    recalls = {name: _number(of_class["recall"]) for name, of_class in figures["classes"].items()}
+    worst = min(recalls, key=lambda name: recalls[name] if recalls[name] >= 0 else -1.0)
+    checks = [
+        ("accuracy", figures["accuracy"], params.min_accuracy, "min_accuracy"),
+        (f"recall of {worst}, the worst class,", recalls[worst], params.min_class_recall, "min_class_recall"),
+        (
+            "accuracy on corrupted pictures",
+            figures["corrupted_accuracy"],
+            params.min_corrupted_accuracy,
+            "min_corrupted_accuracy",
+        ),
+    ]
+    failures = [
+        f"{name} is {_number(value):.2%}, {least - _number(value):.2%} below gate.{key} ({least:.2%})"
+        for name, value, least, key in checks
+        if not _number(value) >= least
+    ]
+    error, most = _number(figures["calibration_error"]), params.max_calibration_error
+    if not error <= most:
+        failures.append(
+            f"calibration error is {error:.2%}, {error - most:.2%} above gate.max_calibration_error ({most:.2%})"
+        )
+    return failures
+
+
+def _number(figure: float | None) -> float:
+    """JSON has no NaN: it stands there as null. It compares as false, so it passes nothing."""
+    return math.nan if figure is None else figure
+
+
+def _below_reference(figures: dict[str, Any], params: GateParams) -> list[str]:
+    if params.reference is None:
+        return []
+    shipped = read_evaluation(Path(params.reference))
+    if shipped is None:
+        raise GateClosed(
+            f"gate.reference is {params.reference}, which has no figures of its own in an {EVALUATION_NAME} beside it; "
+            "measure it, or set gate.reference=null"
+        )
+    drop = shipped["accuracy"] - figures["accuracy"]
+    if drop <= params.max_accuracy_drop:
+        return []
+    elsewhere = "" if shipped["data_digest"] == figures["data_digest"] else ", which was measured on other pictures"
+    return [
+        f"accuracy is {drop:.2%} below the {shipped['accuracy']:.2%} of {params.reference}{elsewhere}; "
+        f"gate.max_accuracy_drop allows {params.max_accuracy_drop:.2%}"
+    ]
