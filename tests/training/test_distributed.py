@@ -57,6 +57,7 @@ def environment(session_store):
 def run(arguments, folder, environment):
     done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "Warning" not in done.stderr
     return done.stdout
 
 
@@ -100,7 +101,9 @@ def test_a_killed_worker_is_started_again_and_the_run_goes_on_from_its_last_epoc
     patience = "train.early_stopping_patience=100"
     arguments, weights = command(2, project, epochs, patience, restarts=2)
     with (project / "log").open("w") as log:
-        process = subprocess.Popen(arguments, cwd=project, env=environment, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            arguments, cwd=project, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
     try:
         checkpoint = weights.parent / "checkpoint.pt"
         deadline = time.monotonic() + 120
@@ -110,7 +113,9 @@ def test_a_killed_worker_is_started_again_and_the_run_goes_on_from_its_last_epoc
         os.kill(workers_of(process.pid)[1], signal.SIGKILL)
         assert process.wait(timeout=240) == 0, (project / "log").read_text()
     finally:
-        process.kill()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # the workers too
+        process.wait()
     log_text = (project / "log").read_text()
     assert "of an interrupted run" in log_text
     history, _ = figures(weights)
