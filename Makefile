@@ -55,8 +55,9 @@ fuzz: .venv/.dev ## Send 20,000 mutated bodies to the running server (make up), 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0
 	$(BIN)/python benchmarks/fuzz_decoder.py --seconds 60
 
-bench: .venv/.serving ## Measure decoding; writes benchmarks/results/decoding.md
+bench: .venv/.training ## Measure decoding and training; writes the tables in benchmarks/results
 	$(BIN)/python benchmarks/decoding.py
+	$(BIN)/python benchmarks/training.py
 
 test: .venv/.dev ## Set up what the tests need and run all of them
 	$(BIN)/python -m pytest

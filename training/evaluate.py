@@ -28,6 +28,16 @@ from training.params import check_sections
 from training.weights import WEIGHTS_FILE, load_classifier
 
 EVALUATION_NAME = "evaluation.json"  # beside the weights
+METRICS_NAME = "metrics.json"  # beside it: the few of its figures that models are compared by, for `dvc metrics`
+HEADLINES = (
+    "accuracy",
+    "accuracy_low",
+    "accuracy_high",
+    "top2_accuracy",
+    "loss",
+    "calibration_error",
+    "corrupted_accuracy",
+)
 PLOTS_NAME = "plots"  # the folder beside it
 
 _CORRUPTION_SEED = 0  # fixed: two networks are to see the very same pictures
@@ -213,12 +223,10 @@ def main(
     logits = predict_logits(classifier, images)
     corruptions = measure_corruptions(classifier, images, labels)
     figures = evaluate(logits, labels, classifier.temperature, corruptions, dataset.digest, weights_digest)
-    evaluation, probabilities, plots = (
-        asdict(figures),
-        softmax(logits, figures.temperature),
-        weights.parent / PLOTS_NAME,
-    )
+    evaluation, plots = asdict(figures), weights.parent / PLOTS_NAME
+    probabilities = softmax(logits, figures.temperature)
     write_json(evaluation, weights.parent / EVALUATION_NAME)
+    write_json({name: evaluation[name] for name in HEADLINES}, weights.parent / METRICS_NAME)
     write_confusion(labels, probabilities.argmax(axis=1), plots / "confusion.csv")
     write_reliability(evaluation, plots / "reliability.csv")
     write_corruptions(evaluation, plots / "corruptions.csv")

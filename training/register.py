@@ -12,7 +12,7 @@ import typer
 from packaging.version import Version
 
 from training.command import console, run_stage
-from training.evaluate import EVALUATION_NAME, PLOTS_NAME
+from training.evaluate import EVALUATION_NAME, HEADLINES, PLOTS_NAME
 from training.export import MODEL_FILE, synthetic_images
 from training.exported_model import ExportedModel, load_exported_model
 from training.json_file import write_json
@@ -25,17 +25,6 @@ MODEL_NAME = "cifar"  # in the registry
 REGISTERED_NAME = "registered.json"  # beside the weights
 PYFUNC_FILE = Path(__file__).with_name("pyfunc_model.py")
 PACKAGES = ("torch", "numpy", "mlflow")  # what that file imports
-
-# Of evaluation.json, on the version's tags: what versions are compared by.
-FIGURES = (
-    "accuracy",
-    "accuracy_low",
-    "accuracy_high",
-    "top2_accuracy",
-    "loss",
-    "calibration_error",
-    "corrupted_accuracy",
-)
 
 
 @dataclass(frozen=True)
@@ -174,7 +163,7 @@ def _version_tags(exported: ExportedModel) -> dict[str, str]:
     """Return what tells versions apart: figures, and what the file was made of."""
     origin = {key: exported.metadata.get(key) for key in ("weights_digest", "git_commit", "data_digest")}
     origin |= {"model_digest": exported.digest, "archive_version": exported.metadata.get("version")}
-    figures = {name: exported.evaluation.get(name) for name in FIGURES}
+    figures = {name: exported.evaluation.get(name) for name in HEADLINES}
     return {key: str(value) for key, value in (figures | origin).items() if value is not None}
 
 

@@ -17,6 +17,7 @@ from training.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from training.data import save_dataset
 from training.errors import ParameterError, TrainingError, WeightsError
 from training.evaluate import (
+    HEADLINES,
     digest_file,
     evaluate,
     main,
@@ -220,6 +221,8 @@ def test_the_command_writes_the_figures_of_the_test_part_beside_the_weights(eval
     dataset, classifier, written = evaluated.dataset, evaluated.classifier, evaluated.written
     images, labels, weights = dataset.test_images, dataset.test_labels, evaluated.folder / "weights.pth"
     assert list(written) == KEYS
+    headlines = orjson.loads((evaluated.folder / "metrics.json").read_bytes())
+    assert headlines == {name: written[name] for name in HEADLINES}
     assert written["images"] == 30
     assert written["accuracy"] == pytest.approx((predict_probabilities(classifier, images).argmax(1) == labels).mean())
     assert written["corruptions"] == measure_corruptions(classifier, images, labels)
