@@ -68,7 +68,7 @@ check: .venv/.dev ## ruff, formatting, mypy
 	$(BIN)/mypy
 
 lock: .venv/.dev ## Write constraints.txt anew from what is installed
-	$(BIN)/python -m pip freeze --exclude-editable | grep -vE '^(torch|torchvision|triton|nvidia-.*|cuda-.*)==' > constraints.txt
+	$(BIN)/python -m pip freeze --exclude-editable | grep -vE '^(atheris|torch|torchvision|triton|nvidia-.*|cuda-.*)==' > constraints.txt
 
 # Each stamp says: the virtual environment has these groups of pyproject.toml. PIP_EXTRA_INDEX_URL and other settings of
 # pip work as always (README, "Which PyTorch").

@@ -14,7 +14,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     The folder is made when it is missing. When the block raises, the temporary file is removed and `path` is as before.
 
     Raises:
-        OSError: the folder cannot be written, or the disk is full.
+        OSError: the folder cannot be written, or the disk is full; it names the file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
@@ -28,8 +28,19 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
         _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        # A full disk is told when bytes are written, and then without the file's name.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove temporary files of `path` that a process left which was killed while it wrote; nobody may write now."""
+    for leftover in path.parent.glob(f".{path.name}.*{path.suffix}"):
+        leftover.unlink(missing_ok=True)
 
 
 def _umask() -> int:

@@ -12,7 +12,7 @@ from typing import Annotated
 import torch
 import typer
 
-from training.atomic_write import atomic_write
+from training.atomic_write import atomic_write, remove_leftovers
 from training.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from training.command import console, run_stage
 from training.data import DATA_FILE, load_dataset
@@ -51,8 +51,11 @@ def train(trainer: Trainer, weights: Path, fresh: bool = False, data: Path = DAT
         TrainingDiverged: the loss is no number any more.
     """
     checkpoint_file = weights.parent / CHECKPOINT_NAME
-    if fresh and trainer.workers.first:
-        checkpoint_file.unlink(missing_ok=True)
+    if trainer.workers.first:
+        for name in (weights.name, RECORD_NAME, HISTORY_NAME, CHECKPOINT_NAME):
+            remove_leftovers(weights.parent / name)
+        if fresh:
+            checkpoint_file.unlink(missing_ok=True)
     run_id = _restore(trainer, checkpoint_file)
     with StopSignals() as stop:
         if not trainer.workers.first:
