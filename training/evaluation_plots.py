@@ -78,7 +78,9 @@ def draw_reliability(evaluation: Mapping[str, Any], path: Path) -> None:
             axis.set_major_formatter(PercentFormatter(1, decimals=0))
         before, after = evaluation["calibration_error_before"], evaluation["calibration_error"]
         temperature = evaluation["temperature"]
-        upper.set_title(f"Calibration error {before:.2%} before, {after:.2%} with temperature {temperature:.2f}")
+        upper.set_title(
+            f"Calibration error {before:.2%} before, {after:.2%} with temperature {temperature:.2f}", fontsize=9
+        )
 
 
 def draw_corruptions(evaluation: Mapping[str, Any], path: Path) -> None:

@@ -1,7 +1,9 @@
 """Made data whose answers are known by construction, and one MLflow store for the whole session."""
 
+import contextlib
 import io
 import os
+import sqlite3
 import subprocess
 import sys
 import warnings
@@ -107,6 +109,24 @@ def session_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
         client.create_experiment("cifar", artifact_location=(folder / "artifacts").as_uri())
     return folder / "mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def copy_store(session_store: Path) -> Callable[[Path], Path]:
+    """Put an MLflow database without runs into a folder, by the name that MLflow looks for there."""
+
+    def copy(folder: Path) -> Path:
+        path = folder / "mlflow.db"
+        with (
+            contextlib.closing(sqlite3.connect(session_store)) as source,
+            contextlib.closing(sqlite3.connect(path)) as target,
+        ):
+            source.backup(target)
+            target.execute("delete from runs")  # those of other tests
+            target.commit()
+        return path
+
+    return copy
 
 
 @pytest.fixture

@@ -200,9 +200,10 @@ def test_a_table_that_cannot_be_written_leaves_the_old_one(evaluation, tmp_path)
 
 
 def test_drawing_leaves_matplotlibs_settings_as_they_were(evaluation, tmp_path):
-    before = dict(matplotlib.rcParams)
-    draw_reliability(evaluation, tmp_path / "a.png")
-    assert dict(matplotlib.rcParams) == before
+    with matplotlib.rc_context({"font.size": 17, "axes.spines.top": True}):
+        before = dict(matplotlib.rcParams)
+        draw_reliability(evaluation, tmp_path / "a.png")
+        assert dict(matplotlib.rcParams) == before
 
 
 def test_drawing_needs_no_pyplot_and_no_display():

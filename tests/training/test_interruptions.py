@@ -36,15 +36,11 @@ OVERRIDES = [
 
 
 @pytest.fixture
-def project(tmp_path, make_dataset, session_store):
+def project(tmp_path, make_dataset, copy_store):
     """A folder with params.yaml, a data set and an MLflow store of its own."""
     (tmp_path / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
     save_dataset(make_dataset(), tmp_path / "data.npz")
-    with (
-        contextlib.closing(sqlite3.connect(session_store)) as source,
-        contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as target,
-    ):
-        source.backup(target)
+    copy_store(tmp_path)
     return tmp_path
 
 
@@ -98,10 +94,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_weights_bit_for_bit(project
     weights = load_weights(folder / "best_cnn_model.pth")
     assert all(torch.equal(weights[name], tensor) for name, tensor in whole.best_weights.items())
     with contextlib.closing(sqlite3.connect(project / "mlflow.db")) as database:
-        ours = database.execute(
-            "select r.status from runs r join params p using (run_uuid) where p.key = 'train.cutout' and p.value = '8'"
-        )
-        assert [status for (status,) in ours] == ["FINISHED"]  # one run, though four processes
+        assert database.execute("select status from runs").fetchall() == [("FINISHED",)]  # one, though four processes
 
 
 @pytest.fixture

@@ -440,18 +440,12 @@ def statuses(folder):
 
 
 @pytest.fixture(scope="module")
-def stopped_twice(make_dataset, session_store, tmp_path_factory):
+def stopped_twice(make_dataset, copy_store, tmp_path_factory):
     """One run, stopped by SIGINT, gone on with by the same command, stopped again by SIGTERM."""
     folder = tmp_path_factory.mktemp("stopped twice")
     (folder / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
     save_dataset(make_dataset(), folder / "my data.npz")
-    with (
-        contextlib.closing(sqlite3.connect(session_store)) as source,
-        contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as target,
-    ):
-        source.backup(target)
-        target.execute("delete from runs")  # those of other tests
-        target.commit()
+    copy_store(folder)
     runs, arguments = [], ["--data", "my data.npz", *OVERRIDES]
     for number in (signal.SIGINT, signal.SIGTERM):
         code, output = run_until_an_epoch_is_done(folder, arguments, number)
