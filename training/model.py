@@ -11,7 +11,7 @@ from training.errors import ParameterError
 
 CLASS_COUNT = 10
 IMAGE_SIZE = 32  # pixels, width and height
-EVALUATION_BATCH = 500  # images: fits the caches; no figure depends on it
+EVALUATION_BATCH = 128  # images: fits the caches (500: a quarter slower on two cores); no figure depends on it
 
 _ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU, "gelu": nn.GELU, "silu": nn.SiLU}
 
