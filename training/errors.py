@@ -6,6 +6,7 @@ TrainingError
 ├── WeightsError         weights or a checkpoint: unreadable, or of another network
 ├── TrainingDiverged     the loss is no number any more
 ├── TrackingError        MLflow's store cannot be used, or lacks the run to resume
+├── StudyRefused         a search's study is in use, or holds trials of other settings
 ├── GateClosed           the weights are not measured, or not good enough to export
 ├── ExportRefused        the TorchScript file would not answer as the network does
 └── RegistrationRefused  model, weights, record or figures are missing, or not of one training
@@ -34,6 +35,10 @@ class TrainingDiverged(TrainingError):
 
 class TrackingError(TrainingError):
     """MLflow's store cannot be used, or lacks the run that is to be resumed."""
+
+
+class StudyRefused(TrainingError):
+    """The study's file cannot be used, is in use, or holds trials that cannot be compared with new ones."""
 
 
 class GateClosed(TrainingError):

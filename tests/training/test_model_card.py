@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -41,7 +42,7 @@ def folder(tmp_path):
             "temperature": 0.789,
             "history": [{"images_per_second": speed} for speed in speeds],
         }
-        figures = {
+        figures: dict[str, Any] = {
             "accuracy": 0.8612,
             "accuracy_low": 0.8501,
             "accuracy_high": 0.8723,
@@ -57,7 +58,8 @@ def folder(tmp_path):
             },
             "confusion": torch.eye(10, dtype=torch.int64).mul(100).tolist(),
             "reliability": [{"confidence": (i + 0.5) / 15, "accuracy": i / 15, "images": 10} for i in range(15)],
-            "corruptions": dict.fromkeys(CORRUPTIONS, [0.1, 0.2, 0.3, 0.4, 0.5]) | {"fog": [0.81, 0.82, 0.83, 0.84, 0.85]},
+            "corruptions": {name: [0.1, 0.2, 0.3, 0.4, 0.5] for name in CORRUPTIONS}
+            | {"fog": [0.81, 0.82, 0.83, 0.84, 0.85]},
             "images": 10000,
             "data_digest": "data0123",
             "weights_digest": digest_file(weights),
