@@ -71,6 +71,30 @@ def test_batch_norm_adds_keys_of_its_own_and_no_other():
     assert {key.split(".")[0] for key in extra} == {"bn1", "bn2", "bn3"}
 
 
+def with_order(pool_first, batch_norm, activation):
+    """A network with weights of its seed, and statistics as after training, some of them negative."""
+    torch.manual_seed(0)
+    params = ModelParams(
+        "ImprovedCNN", (4, 4, 4), hidden_width=8, activation=activation, batch_norm=batch_norm, pool_first=pool_first
+    )
+    network = build_network(params).eval()
+    for name, tensor in network.state_dict().items():
+        if name.startswith("bn") and tensor.is_floating_point():
+            torch.nn.init.uniform_(tensor, 0.5, 2.0) if "var" in name else torch.nn.init.normal_(tensor)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("batch_norm", "activation", "same"),
+    [(False, "relu", True), (False, "elu", True), (False, "gelu", False), (True, "relu", False)],
+)
+def test_the_order_of_pool_and_activation_matters_where_the_documentation_says(batch_norm, activation, same):
+    images = torch.randn(8, 3, 32, 32)
+    with torch.inference_mode():
+        first, last = (with_order(order, batch_norm, activation)(images) for order in (True, False))
+    assert torch.allclose(first, last, atol=1e-6) is same
+
+
 def test_dropout_acts_in_training_and_not_in_evaluation():
     torch.manual_seed(0)
     network = ImprovedCNN(hidden_width=64, batch_norm=False, dropout=0.5)

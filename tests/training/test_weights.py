@@ -168,6 +168,23 @@ def test_the_record_beside_the_weights_tells_what_shapes_do_not(weights):
     torch.testing.assert_close(classifier.mean, torch.tensor([25.5, 51.0, 76.5]))
 
 
+def test_the_temperature_of_the_record_divides_the_logits(weights):
+    write_record(weights, SMALL)
+    record = orjson.loads((weights.parent / "training.json").read_bytes())
+    assert load_classifier(weights).temperature == 1.0
+    (weights.parent / "training.json").write_bytes(orjson.dumps(record | {"temperature": 0.25}))
+    classifier = load_classifier(weights)
+    images = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = torch.softmax(classifier.logits(images) * 4, dim=1)
+        torch.testing.assert_close(classifier(images), expected)
+        torch.testing.assert_close(torch.jit.script(classifier)(images), expected)
+
+
+def test_weights_without_a_record_are_read_in_the_usual_order_of_layers(weights):
+    assert load_classifier(weights).network.pool_first is False
+
+
 def test_an_override_goes_on_top_of_record_and_shapes(weights):
     assert isinstance(load_classifier(weights, ["model.activation=elu"]).network.activation, torch.nn.ELU)
     write_record(weights, SMALL, activation="gelu")
