@@ -73,8 +73,8 @@ def build_archive(weights: Path, version: str, folder: Path, *, handler: Path = 
     folder.mkdir(parents=True, exist_ok=True)
     model = folder / "model.pt"
     # Made weights, which nobody measured: no gate.
-    run(sys.executable, "-m", "training.export", "--no-gate", f"archive.version={version}", "--data", folder / "none.npz",
-        "--weights", weights, "--output", model)  # fmt: skip
+    run(sys.executable, "-m", "training.export", "--no-gate", f"archive.version={version}",
+        "--data", folder / "none.npz", "--weights", weights, "--output", model)  # fmt: skip
     run(BIN / "torch-model-archiver", "--force", "--model-name", "cifar", "--version", version,
         "--serialized-file", model, "--handler", handler / "cifar_handler.py",
         "--extra-files", f"{handler}/*.py,{handler}/*.json", "--config-file", handler / "model-config.yaml",
