@@ -182,7 +182,7 @@ def test_the_temperature_of_the_record_divides_the_logits(weights):
 
 
 def test_weights_without_a_record_are_read_in_the_usual_order_of_layers(weights):
-    assert load_classifier(weights).network.pool_first is False
+    assert vars(load_classifier(weights).network)["pool_first"] is False
 
 
 def test_an_override_goes_on_top_of_record_and_shapes(weights):
