@@ -39,7 +39,13 @@ class Workers:
 
     def __enter__(self) -> Self:
         if self.count > 1:
-            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+            store, rank, count = next(dist.rendezvous("env://"))
+            dist.init_process_group(
+                "nccl" if self.device.type == "cuda" else "gloo",
+                store=_of_this_start(store),
+                rank=rank,
+                world_size=count,
+            )
         return self
 
     def __exit__(
@@ -85,6 +91,18 @@ class Workers:
         _replace(network, nn.BatchNorm2d, _WholeBatchNorm)
         _replace(network, nn.Dropout, _WholeBatchDropout)
         return DistributedDataParallel(network, forward_sync_buffers=False)
+
+
+def _of_this_start(store: dist.Store) -> dist.Store:
+    """Return the part of torchrun's store that holds what was written since its last restart.
+
+    torchrun keeps one store over all restarts, in which PyTorch 2.13 leaves the addresses of the killed processes; a
+    process that reads one before it is overwritten cannot connect. Only on a single machine is the number of restarts
+    the same for all: on several, torchrun needs TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, with which it starts a new store.
+    """
+    if os.environ.get("GROUP_WORLD_SIZE") != "1":
+        return store
+    return dist.PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
 
 
 class _WholeBatchNorm(nn.BatchNorm2d):
