@@ -12,6 +12,8 @@ from typing import Any, Self, TypeVar
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
@@ -39,7 +41,7 @@ class Workers:
 
     def __enter__(self) -> Self:
         if self.count > 1:
-            store, rank, count = next(dist.rendezvous("env://"))
+            store, rank, count = next(rendezvous("env://"))
             dist.init_process_group(
                 "nccl" if self.device.type == "cuda" else "gloo",
                 store=_of_this_start(store),
@@ -93,7 +95,7 @@ class Workers:
         return DistributedDataParallel(network, forward_sync_buffers=False)
 
 
-def _of_this_start(store: dist.Store) -> dist.Store:
+def _of_this_start(store: Any) -> Any:
     """Return the part of torchrun's store that holds what was written since its last restart.
 
     torchrun keeps one store over all restarts, in which PyTorch 2.13 leaves the addresses of the killed processes; a
@@ -102,7 +104,7 @@ def _of_this_start(store: dist.Store) -> dist.Store:
     """
     if os.environ.get("GROUP_WORLD_SIZE") != "1":
         return store
-    return dist.PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
+    return PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", store)
 
 
 class _WholeBatchNorm(nn.BatchNorm2d):

@@ -25,7 +25,7 @@ from training.json_file import read_json, write_json
 from training.labels import class_names
 from training.model import EVALUATION_BATCH, Classifier, ModelParams
 from training.params import check_sections
-from training.weights import WEIGHTS_FILE, load_classifier
+from training.weights import WEIGHTS_FILE, load_classifier, read_record
 
 EVALUATION_NAME = "evaluation.json"  # beside the weights
 METRICS_NAME = "metrics.json"  # beside it: the few of its figures that models are compared by, for `dvc metrics`
@@ -200,9 +200,15 @@ def digest_file(path: Path) -> str:
 
 
 def read_evaluation(weights: Path) -> dict[str, Any] | None:
-    """Return the figures beside a weights file; None where there are none, or where they are of other weights."""
+    """Return the figures beside a weights file; None where there are none, or where they are of other weights.
+
+    Of another temperature are those that were measured before the weights were calibrated anew.
+    """
     figures = read_json(weights.parent / EVALUATION_NAME)
-    return figures if figures and figures.get("weights_digest") == digest_file(weights) else None
+    if not figures or figures.get("weights_digest") != digest_file(weights):
+        return None
+    temperature = (read_record(weights) or {}).get("temperature", 1.0)
+    return figures if figures.get("temperature", temperature) == temperature else None
 
 
 def main(

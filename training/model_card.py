@@ -62,8 +62,8 @@ def multiplications(classifier: Classifier) -> int:
 
     def count(layer: torch.nn.Module, _: Any, output: torch.Tensor) -> None:
         nonlocal total
-        positions = output.shape[-1] * output.shape[-2] if output.ndim == 4 else 1
-        total += layer.get_parameter("weight").numel() * positions
+        weight = layer.get_parameter("weight")  # (channels, …): each is used once for each number of its channel
+        total += weight.numel() * output.numel() // len(weight)
 
     layers = [layer for layer in classifier.modules() if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear)]
     hooks = [layer.register_forward_hook(count) for layer in layers]

@@ -206,7 +206,8 @@ class Trainer:
     def _evaluated_classifier(self, model_params: ModelParams) -> Classifier:
         if not isinstance(self._average, AveragedModel):
             return self.classifier
-        return Classifier(self._average.module, model_params.mean, model_params.std).to(self.device)
+        classifier = Classifier(self._average.module, model_params.mean, model_params.std, model_params.mirror)
+        return classifier.to(self.device)
 
     def _to_device(self, images: Any, labels: Any) -> tuple[Tensor, Tensor]:
         return torch.from_numpy(images).to(self.device), torch.from_numpy(labels).to(self.device)

@@ -16,6 +16,7 @@ from training.params import overrides_of, params_from
 
 WEIGHTS_FILE = Path("artifacts/best_cnn_model.pth")
 RECORD_NAME = "training.json"  # beside the weights: how they were made
+_ADDED_LATER = {"mirror": False}  # parameters of the network that records of older weights lack
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path = WEIGHTS_FILE) -> None:
@@ -62,15 +63,13 @@ def read_record(weights: Path) -> dict[str, Any] | None:
     record = read_json(path)
     if record is not None and not isinstance(record.get("model"), dict):
         raise WeightsError(f"{path} has no section 'model'; it should be the record that training writes")
-    return record
+    return record and record | {"model": _ADDED_LATER | record["model"]}
 
 
 def load_classifier(path: Path, overrides: Sequence[str] = ()) -> Classifier:
     """Build the classifier that fits a weights file, and load it, ready to predict.
 
-    The network's parameters come from the record beside the weights; weights trained elsewhere have none, and theirs
-    are read off the shapes. Those that shapes do not tell (activation, mean, std) have this project's defaults, but for
-    the order of pool and normalisation, which is the usual one. The record's temperature is set.
+    Its parameters are those of `find_params`; the record's temperature is set.
 
     Args:
         path: the state dict.
@@ -80,17 +79,26 @@ def load_classifier(path: Path, overrides: Sequence[str] = ()) -> Classifier:
         WeightsError: unreadable, or the tensors do not fit the network.
         ParameterError: an override is refused.
     """
-    weights = load_weights(path)
-    record = read_record(path)
-    values = record["model"] if record else params_of_shapes(weights, path)
-    params = params_from(ModelParams, values | overrides_of("model", overrides))
+    params = find_params(path, overrides)
     classifier = build_classifier(params)
     try:
-        classifier.network.load_state_dict(weights)
+        classifier.network.load_state_dict(load_weights(path))
     except RuntimeError as error:
         raise WeightsError(f"{path} does not fit {params.name}: {error}") from None
-    classifier.temperature = (record or {}).get("temperature", 1.0)
+    classifier.temperature = (read_record(path) or {}).get("temperature", 1.0)
     return classifier.eval()
+
+
+def find_params(path: Path, overrides: Sequence[str] = ()) -> ModelParams:
+    """Return the parameters of the network that a weights file is of.
+
+    They come from the record beside it; weights trained elsewhere have none, and theirs are read off the shapes. Those
+    that shapes do not tell (activation, mean, std) have this project's defaults, but for the order of pool and
+    normalisation, which is the usual one. Arguments and errors are those of `load_classifier`.
+    """
+    weights, record = load_weights(path), read_record(path)
+    values = record["model"] if record else params_of_shapes(weights, path)
+    return params_from(ModelParams, values | overrides_of("model", overrides))
 
 
 def params_of_shapes(weights: Mapping[str, Tensor], path: Path) -> dict[str, Any]:

@@ -231,6 +231,21 @@ def test_a_picture_with_its_channels_swapped_is_another_picture(classifier, pict
         assert not torch.allclose(classifier(pictures), classifier(pictures.flip(3)), atol=1e-4)
 
 
+def test_with_mirror_an_image_and_its_mirror_image_are_told_the_same_by_the_mean_of_their_logits(pictures):
+    torch.manual_seed(0)
+    plain = build_classifier(ModelParams(hidden_width=8)).eval()
+    mirror = build_classifier(ModelParams(hidden_width=8, mirror=True)).eval()
+    mirror.load_state_dict(plain.state_dict())
+    scripted = torch.jit.script(mirror)
+    with torch.inference_mode():
+        flipped = pictures.flip(2)  # (N, H, W, C): left and right
+        expected = (plain.logits(pictures) + plain.logits(flipped)) / 2
+        assert not torch.allclose(plain.logits(pictures), expected, atol=1e-4)
+        torch.testing.assert_close(mirror.logits(pictures), expected)
+        torch.testing.assert_close(mirror(flipped), mirror(pictures))
+        torch.testing.assert_close(scripted(pictures), mirror(pictures))
+
+
 def test_a_weights_file_holds_neither_mean_nor_std(classifier, tmp_path):
     assert not {"mean", "std"} & set(classifier.state_dict())
     save_weights(classifier.network.state_dict(), tmp_path / "weights.pth")
