@@ -7,9 +7,13 @@ from client.errors import (
     RequestRefused,
     ServerError,
     ServerUnreachable,
+    TokenRefused,
     UnexpectedAnswer,
+    VersionExists,
+    VersionIsDefault,
 )
 from client.inference import Answer, Guess, InferenceClient, Prediction
+from client.management import ManagementClient, ModelVersion, Worker
 
 __all__ = [
     "Answer",
@@ -17,10 +21,16 @@ __all__ = [
     "Guess",
     "InferenceClient",
     "InputUnreadable",
+    "ManagementClient",
     "ModelNotFound",
+    "ModelVersion",
     "Prediction",
     "RequestRefused",
     "ServerError",
     "ServerUnreachable",
+    "TokenRefused",
     "UnexpectedAnswer",
+    "VersionExists",
+    "VersionIsDefault",
+    "Worker",
 ]

@@ -14,10 +14,12 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from client.errors import CifarError, InputUnreadable, ModelNotFound, RequestRefused
-from client.inference import DEFAULT_TIMEOUT_S, DEFAULT_URL, InferenceClient, Prediction, check_url
+from client.connection import DEFAULT_TIMEOUT_S
+from client.errors import CifarError, InputUnreadable, ModelNotFound, RequestRefused, TokenRefused
+from client.inference import DEFAULT_URL, InferenceClient, Prediction
 from client.pictures import PictureFile, Pixels, list_files, open_input
 from client.samples import SampleSource, choose_samples
+from client.urls import check_url
 from launcher.commands import down, up
 
 # Fewer are answered before an eye has found the bar.
@@ -165,7 +167,7 @@ def _predict_source(
         else:
             names = (source.name,)
             answer = client.predict(source.read(), top_k=top_k, version=version)
-    except ModelNotFound:
+    except (ModelNotFound, TokenRefused):
         raise  # so would every further request
     except (InputUnreadable, RequestRefused) as error:
         name = _name_request(source)

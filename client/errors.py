@@ -4,7 +4,10 @@
     ├── InputUnreadable        a local file or sample cannot be sent
     ├── ServerUnreachable      nobody answers: refused, timed out, closed in mid-answer
     ├── RequestRefused         4xx: this request is at fault, the next may be fine
-    │   └── ModelNotFound      404: the model, or the version asked for, is not served
+    │   ├── ModelNotFound      404: the model, or the version asked for, is not served
+    │   ├── VersionExists      409: this version is registered already
+    │   ├── VersionIsDefault   403: the default version cannot go while there are others
+    │   └── TokenRefused       400: the server asks for a token, and this is not it
     ├── ServerError            5xx: the server is at fault
     └── UnexpectedAnswer       an answer came, but not one of this service
 
@@ -49,6 +52,26 @@ class RequestRefused(CifarError):
 
 class ModelNotFound(RequestRefused):
     """The server runs, but does not serve this model, or not this version of it."""
+
+
+class VersionExists(RequestRefused):
+    """A version of this number is registered; versions are never replaced in place."""
+
+
+class VersionIsDefault(RequestRefused):
+    """The version is the default one: another must become it first."""
+
+
+class TokenRefused(RequestRefused):
+    """The server asks for a token, and was shown none, a wrong one or an expired one."""
+
+    def __init__(self, url: str, variable: str) -> None:
+        super().__init__(
+            400,
+            "InvalidKeyException",
+            f"{url} asks for a token. Set {variable}, or CIFAR_KEY_FILE to the key_file.json of that server (in run/ "
+            "after `cifar up`, else in the folder where it was started), with which expired tokens are renewed",
+        )
 
 
 class ServerError(CifarError):

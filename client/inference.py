@@ -1,23 +1,20 @@
 """Asks the prediction server: arrays or pictures out, predictions back (docs/http-api.md)."""
 
-import http.client
-import ipaddress
-import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, NamedTuple, Self
-from urllib.parse import quote, urlsplit
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import numpy as np
 import orjson
 import requests
 from numpy.typing import NDArray
 
-from client.errors import ModelNotFound, RequestRefused, ServerError, ServerUnreachable, UnexpectedAnswer
+from client.connection import DEFAULT_TIMEOUT_S, Connection, excerpt, read_json
+from client.errors import ModelNotFound, RequestRefused, ServerError, UnexpectedAnswer
+from client.tokens import Tokens, find_tokens
 
 DEFAULT_URL = "http://127.0.0.1:8080"
-DEFAULT_TIMEOUT_S = 30.0
 IMAGE_SHAPE = (32, 32, 3)
 MODEL_NAME = "cifar"
 
@@ -57,7 +54,7 @@ class Answer:
     model_version: str | None
 
 
-class InferenceClient:
+class InferenceClient(Connection):
     """One connection to a prediction server.
 
     Usage:
@@ -69,22 +66,10 @@ class InferenceClient:
     `timeout_s` bounds the wait for a connection, and each wait for data; every request has it for itself.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        self.url = check_url(url)
-        self.timeout_s = timeout_s
-        self._session = requests.Session()
-        # requests would send even 127.0.0.1 through the proxy that the environment names, where nobody serves it.
-        self._session.trust_env = not _is_loopback(self.url)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._session.close()
+    def __init__(
+        self, url: str = DEFAULT_URL, timeout_s: float = DEFAULT_TIMEOUT_S, tokens: Tokens | None = None
+    ) -> None:
+        super().__init__(url, tokens or find_tokens("inference", url), timeout_s)
 
     def predict(
         self,
@@ -121,28 +106,8 @@ class InferenceClient:
         self, body: bytes, content_type: str, version: str | None, options: dict[str, str], expected: int
     ) -> Answer:
         path = f"/predictions/{MODEL_NAME}" + (f"/{quote(version, safe='')}" if version is not None else "")
-        try:
-            response = self._session.post(
-                self.url + path,
-                data=body,
-                headers={"Content-Type": content_type, "Accept": "application/json"} | options,
-                timeout=self.timeout_s,
-                allow_redirects=False,  # requests would follow with a GET, without the image
-            )
-        except requests.Timeout as error:
-            raise ServerUnreachable(self.url, f"nothing came within {self.timeout_s:g} s") from error
-        except requests.RequestException as error:
-            raise ServerUnreachable(self.url, _say_why(error)) from error
+        response = self.send("POST", path, body=body, headers={"Content-Type": content_type} | options)
         return _read_response(response, self.url, version, expected)
-
-
-def check_url(url: str) -> str:
-    """Return the base URL without a closing slash; ValueError if it is no http:// or https:// URL."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{url!r} is not a URL like {DEFAULT_URL}")
-    _ = parts.port  # raises ValueError unless it is a number that fits
-    return url.rstrip("/")
 
 
 def split_images(images: NDArray[Any]) -> Iterator[NDArray[Any]]:
@@ -185,51 +150,23 @@ def _picture_type(picture: bytes) -> str:
     return "image/png" if picture.startswith(b"\x89PNG") else "image/jpeg"
 
 
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name, not an address
-        return host == "localhost"
-
-
-def _say_why(error: BaseException) -> str:
-    """Dig the cause out of the layers that requests and urllib3 wrap around it."""
-    cause: BaseException | None = error
-    while cause is not None:
-        match cause:
-            case ConnectionRefusedError():
-                return "nothing listens there"
-            case socket.gaierror():
-                return "the host name is unknown"
-            case ConnectionResetError() | BrokenPipeError() | http.client.IncompleteRead():
-                return "it closed the connection before its answer was complete; its log may say why (logs/)"
-        cause = cause.__cause__ or cause.__context__
-    return str(error)
-
-
 def _read_response(response: requests.Response, url: str, version: str | None, expected: int) -> Answer:
-    status = response.status_code
-    excerpt = _excerpt(response.content)
-    try:
-        document = orjson.loads(response.content)
-    except orjson.JSONDecodeError:
-        document = None
+    status, document, beginning = response.status_code, read_json(response), excerpt(response.content)
     if status >= 500:
-        raise ServerError(status, _torchserve_message(document) or excerpt)
+        raise ServerError(status, _torchserve_message(document) or beginning)
     if status >= 400:
         raise _read_refusal(response, document, url, version)
     if status != 200:
-        raise UnexpectedAnswer(url, f"has status {status}", response.headers.get("Location", excerpt))
+        raise UnexpectedAnswer(url, f"has status {status}", response.headers.get("Location", beginning))
     if document is None:
-        raise UnexpectedAnswer(url, "is not JSON", excerpt)
+        raise UnexpectedAnswer(url, "is not JSON", beginning)
     try:
         entries = document.get("predictions", [document])
         predictions = tuple(_read_prediction(entry) for entry in entries)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UnexpectedAnswer(url, "is JSON, but no prediction", excerpt) from error
+        raise UnexpectedAnswer(url, "is JSON, but no prediction", beginning) from error
     if len(predictions) != expected:
-        raise UnexpectedAnswer(url, f"holds {len(predictions)} predictions for {expected} images", excerpt)
+        raise UnexpectedAnswer(url, f"holds {len(predictions)} predictions for {expected} images", beginning)
     return Answer(predictions, response.headers.get("X-Model-Version"))
 
 
@@ -264,7 +201,7 @@ def _read_refusal(response: requests.Response, document: Any, url: str, version:
     if status == 413:  # comes from the network layer, which explains nothing
         size = len(response.request.body or b"")
         return RequestRefused(status, "too_large", f"The request of {size:,} bytes is larger than the server accepts.")
-    return UnexpectedAnswer(url, f"has status {status} and is not one of this service", _excerpt(response.content))
+    return UnexpectedAnswer(url, f"has status {status} and is not one of this service", excerpt(response.content))
 
 
 def _torchserve_message(document: Any) -> str | None:
@@ -272,10 +209,3 @@ def _torchserve_message(document: Any) -> str | None:
         case {"message": str(message)} | {"error": {"message": str(message)}}:
             return message
     return None
-
-
-def _excerpt(body: bytes, length: int = 200) -> str:
-    """The beginning of a body as one printable line."""
-    words = body[: 4 * length].decode("utf-8", "replace").split()
-    line = "".join(character for character in " ".join(words) if character.isprintable())
-    return line if len(line) <= length else line[: length - 1] + "…"

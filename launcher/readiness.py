@@ -3,13 +3,17 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-import requests
-
+from client.connection import Connection
+from client.errors import CifarError, ServerUnreachable
+from client.inference import MODEL_NAME
+from client.management import ManagementClient
+from client.tokens import Tokens
 from launcher.config import Addresses
 
 _POLL_S = 0.1
+_TIMEOUT_S = 10.0  # for each answer
 _BLANK_IMAGE = bytes(32 * 32 * 3)
 
 
@@ -27,12 +31,13 @@ class NotReady(Exception):
 
 
 def wait_until_ready(
-    addresses: Addresses, timeout_s: float, find_failure: Callable[[], str | None]
+    addresses: Addresses, key_file: Path, timeout_s: float, find_failure: Callable[[], str | None]
 ) -> list[ReadyModel]:
     """Wait until all workers of every model are READY, and each model has answered a black picture.
 
     Args:
         addresses: where the server listens.
+        key_file: where it writes its tokens, if it asks for them.
         timeout_s: seconds until this gives up.
         find_failure: called while waiting; returns why waiting on is of no use, or None.
 
@@ -41,50 +46,46 @@ def wait_until_ready(
     """
     deadline = time.monotonic() + timeout_s
     missing = "it does not answer"
-    with requests.Session() as session:
-        session.trust_env = False  # a proxy in the environment is not for loopback
-        while True:
-            failure = find_failure()
-            if failure is not None:
-                raise NotReady(failure)
-            try:
-                return _describe_ready(session, addresses)
-            except NotReady as error:
-                missing = str(error)
-            except requests.RequestException:
-                pass  # not listening yet, or no more: the next turn tells
-            if time.monotonic() > deadline:
-                raise NotReady(f"not ready within {timeout_s:g} s: {missing}")
-            time.sleep(_POLL_S)
+    while True:
+        failure = find_failure()
+        if failure is not None:
+            raise NotReady(failure)
+        try:
+            return _describe_ready(addresses, key_file)
+        except NotReady as error:
+            missing = str(error)
+        except ServerUnreachable:
+            pass  # not listening yet, or no more: the next turn tells
+        except CifarError as error:
+            missing = str(error)
+        if time.monotonic() > deadline:
+            raise NotReady(f"not ready within {timeout_s:g} s: {missing}")
+        time.sleep(_POLL_S)
 
 
-def _describe_ready(session: requests.Session, addresses: Addresses) -> list[ReadyModel]:
-    listed = _get(session, f"{addresses.management}/models?limit=1000")["models"]
-    if not listed:
+def _describe_ready(addresses: Addresses, key_file: Path) -> list[ReadyModel]:
+    with _manage(addresses, key_file) as management:
+        names = list(management.list_models())
+    if not names:
         raise NotReady("no model is registered")
-    ready = []
-    for model in listed:
-        name = model["modelName"]
-        for description in _get(session, f"{addresses.management}/models/{name}/all"):
-            statuses = [worker["status"] for worker in description["workers"]]
-            if len(statuses) < max(1, description["minWorkers"]) or set(statuses) != {"READY"}:
-                version = description["modelVersion"]
-                raise NotReady(f"{statuses.count('READY')} of {len(statuses)} workers of {name} {version} are READY")
-        default = _get(session, f"{addresses.management}/models/{name}")[0]
-        answer = session.post(
-            f"{addresses.inference}/predictions/{name}",
-            data=_BLANK_IMAGE,
-            headers={"Content-Type": "application/octet-stream"},
-            timeout=30,
-        )
-        if answer.status_code != 200:
-            raise NotReady(f"{name} answers a black picture with status {answer.status_code}: {answer.text[:200]}")
-        ready.append(ReadyModel(name, default["modelVersion"], len(default["workers"])))
-    return ready
+    return [_describe_model(name, addresses, key_file) for name in names]
 
 
-def _get(session: requests.Session, url: str) -> Any:
-    answer = session.get(url, timeout=10)
+def _describe_model(name: str, addresses: Addresses, key_file: Path) -> ReadyModel:
+    with _manage(addresses, key_file, name) as management:
+        for version in management.describe_all():
+            if not version.ready:
+                workers = f"{version.ready_workers} of {len(version.workers)} workers"
+                raise NotReady(f"{workers} of {name} {version.version} are READY")
+        default = management.describe()
+    with Connection(addresses.inference, Tokens("inference", key_file, addresses.management)) as inference:
+        content_type = {"Content-Type": "application/octet-stream"}
+        answer = inference.send("POST", f"/predictions/{name}", body=_BLANK_IMAGE, headers=content_type)
     if answer.status_code != 200:
-        raise NotReady(f"{url} answers with status {answer.status_code}")
-    return answer.json()
+        raise NotReady(f"{name} answers a black picture with status {answer.status_code}: {answer.text[:200]}")
+    return ReadyModel(name, default.version, len(default.workers))
+
+
+def _manage(addresses: Addresses, key_file: Path, name: str = MODEL_NAME) -> ManagementClient:
+    tokens = Tokens("management", key_file, addresses.management)
+    return ManagementClient(addresses.management, name, _TIMEOUT_S, tokens, attempts=1)

@@ -24,6 +24,7 @@ from launcher.state import RunState, find_server, read_state, write_state
 ROOT = Path(__file__).resolve().parent.parent
 RUN_DIR = ROOT / "run"
 CONFIG = ROOT / "config.properties"
+LOG_CONFIG = ROOT / "log4j2.xml"
 MODEL_STORE = ROOT / "model_store"
 
 START_TIMEOUT_S = 120.0
@@ -89,8 +90,10 @@ class TorchServe:
                 state = self._launch(find_java_home(), archives)
         find_failure = self._find_end if running else self._find_failed_load
         try:
-            return wait_until_ready(addresses, timeout_s, lambda: find_failure(state))
+            return wait_until_ready(addresses, self.run_dir / "key_file.json", timeout_s, lambda: find_failure(state))
         except NotReady as error:
+            if running and find_server(state) is None:  # it was at its end when it was found
+                return self.start(timeout_s)
             time.sleep(1)  # a worker's traceback comes line by line, behind the words that gave its end away
             log = self._end_of_log()
             if running:  # it may serve other clients: whoever wants it stopped says so
@@ -134,6 +137,9 @@ class TorchServe:
         """Run the plain `torchserve --start`, which leaves a Java process behind, and remember that."""
         logs = self.run_dir / "logs"
         logs.mkdir(parents=True)
+        # TorchServe writes its tokens into the folder that it is started in, and config.properties names this file
+        # relative to it.
+        (self.run_dir / LOG_CONFIG.name).symlink_to(LOG_CONFIG)
         # Not in the run folder: a path of a socket must be shorter than 108 bytes, a checkout's path may be longer.
         temp_dir = tempfile.mkdtemp(prefix="cifar-ts-")
         environment = os.environ | {
@@ -151,7 +157,7 @@ class TorchServe:
         with (logs / "console.log").open("wb") as console:
             subprocess.run(
                 command,
-                cwd=ROOT,
+                cwd=self.run_dir,
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=console,

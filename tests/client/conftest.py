@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -18,7 +18,10 @@ IMAGE_BYTES = 32 * 32 * 3
 
 @dataclass(frozen=True)
 class Request:
+    method: str
     path: str
+    query: dict[str, list[str]]
+    token: str | None  # of the header Authorization
     top_k: str | None  # of the header X-Top-K
     content_type: str
     body: bytes
@@ -66,9 +69,17 @@ class FakeServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
+                body = self.rfile.read(int(self.headers["Content-Length"] or 0))
                 parts = urlsplit(self.path)
-                request = Request(parts.path, self.headers["X-Top-K"], self.headers["Content-Type"], body)
+                request = Request(
+                    self.command,
+                    parts.path,
+                    parse_qs(parts.query),
+                    self.headers["Authorization"],
+                    self.headers["X-Top-K"],
+                    self.headers["Content-Type"],
+                    body,
+                )
                 fake.requests.append(request)
                 reply = fake.reply(request)
                 if reply is None:
@@ -78,6 +89,8 @@ class FakeServer:
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(reply.body)
+
+            do_GET = do_PUT = do_DELETE = do_POST
 
             def log_message(self, format: str, *args: object) -> None:
                 pass

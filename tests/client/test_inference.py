@@ -16,7 +16,8 @@ from client import (
     ServerUnreachable,
     UnexpectedAnswer,
 )
-from client.inference import check_url, find_max_value, split_images
+from client.inference import find_max_value, split_images
+from client.urls import check_url
 
 CAT = {"prediction": "cat", "class_index": 3, "confidence": 0.9}
 TORCHSERVE_LIMIT_BYTES = 6_553_500
@@ -243,10 +244,12 @@ def test_unknown_model_is_told_without_a_version(client, server, images):
 
 
 def test_other_refusal_of_torchserve_keeps_its_words(client, server, images):
-    server.answer_json(400, {"code": 400, "type": "InvalidKeyException", "message": "Token Authorization failed."})
-    with pytest.raises(RequestRefused, match="Token Authorization failed") as caught:
+    server.answer_json(
+        400, {"code": 400, "type": "BadRequestException", "message": "Parameter model_name is required."}
+    )
+    with pytest.raises(RequestRefused, match="model_name is required") as caught:
         client.predict(images)
-    assert caught.value.code == "InvalidKeyException"
+    assert caught.value.code == "BadRequestException"
 
 
 def test_request_too_large_for_the_network_layer_tells_its_size(client, server, images):

@@ -1,0 +1,103 @@
+"""The tokens of a TorchServe that asks for them: `disable_token_authorization=false` in config.properties.
+
+Such a server writes `key_file.json` into the folder in which it was started: a token each for inference and management,
+which expire, and the API key, with which new ones are had. Whoever can read that file may use the server.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import orjson
+import requests
+
+from client.urls import is_loopback
+
+DEFAULT_MANAGEMENT_URL = "http://127.0.0.1:8081"
+KEY_FILE = Path(__file__).resolve().parent.parent / "run" / "key_file.json"  # of a server that `cifar up` started
+
+Kind = Literal["inference", "management"]
+
+_TIMEOUT_S = 10.0
+
+
+def find_tokens(kind: Kind, url: str, management_url: str = DEFAULT_MANAGEMENT_URL) -> "Tokens":
+    """Return what the environment says to show the server at `url`.
+
+    The variable CIFAR_INFERENCE_TOKEN or CIFAR_MANAGEMENT_TOKEN holds a token, CIFAR_KEY_FILE the path of a server's
+    key_file.json. Without them a server on this machine is shown the token in run/key_file.json, where there is one.
+    """
+    given, named = os.environ.get(variable(kind)), os.environ.get("CIFAR_KEY_FILE")
+    own = KEY_FILE if is_loopback(url) else None
+    return Tokens(kind, Path(named) if named else own, management_url, given)
+
+
+def variable(kind: Kind) -> str:
+    """Return the name of the environment variable that may hold a token."""
+    return f"CIFAR_{kind.upper()}_TOKEN"
+
+
+class Tokens:
+    """What to show a server.
+
+    Args:
+        kind: which of the server's APIs is called.
+        key_file: the server's key_file.json; it need not exist, as most servers ask for no token.
+        management_url: where a new token is asked for.
+        given: a token, instead of the one in the file; nobody can renew it.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        key_file: Path | None,
+        management_url: str = DEFAULT_MANAGEMENT_URL,
+        given: str | None = None,
+    ) -> None:
+        self.kind = kind
+        self._key_file = key_file
+        self._management_url = management_url
+        self._given = given
+        self._token = given or self._read(kind)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What to add to a request; nothing where no token is known."""
+        return {"Authorization": f"Bearer {self._token}"} if self._token else {}
+
+    def renew(self) -> bool:
+        """Find another token than the one that was refused; False where none is to be had."""
+        if self._given:
+            return False
+        refused, self._token = self._token, self._read(self.kind)
+        if self._token is None:
+            return False
+        if self._token != refused:  # the server has been started anew, or someone else has renewed it
+            return True
+        if not self._ask_for_another():
+            return False
+        self._token = self._read(self.kind)
+        return self._token != refused
+
+    def _ask_for_another(self) -> bool:
+        """Have the server write a new token into its file; it does not tell it in its answer."""
+        try:
+            with requests.Session() as session:
+                session.trust_env = not is_loopback(self._management_url)  # as client/connection.py
+                answer = session.get(
+                    f"{self._management_url}/token",
+                    params={"type": self.kind},
+                    headers={"Authorization": f"Bearer {self._read('API')}"},
+                    timeout=_TIMEOUT_S,
+                )
+        except requests.RequestException:
+            return False
+        return answer.status_code == 200
+
+    def _read(self, kind: str) -> str | None:
+        if self._key_file is None:
+            return None
+        try:
+            return str(orjson.loads(self._key_file.read_bytes())[kind]["key"])
+        except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
+            return None
