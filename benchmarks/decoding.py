@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "handler"))
 
+from benchmarks.machine import processor  # noqa: E402
 from decoding import BadInput, decode_request  # noqa: E402
 from training.atomic_write import atomic_write  # noqa: E402
 from training.command import run_stage  # noqa: E402
@@ -415,7 +416,7 @@ def render(
             "# Decoding",
             "",
             f"- made by `python benchmarks/decoding.py --rounds {rounds}` on {datetime.now(UTC):%Y-%m-%d}",
-            f"- {_processor()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}; "
+            f"- {processor()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}; "
             f"Python {platform.python_version()}, numpy {np.__version__}, Pillow {PIL.__version__}",
             "- microseconds a call: the median, in brackets the quartiles; both sides of a ratio take turns, each "
             f"timed in every round for at least {_TRIAL_S * 1000:g} ms; the ratio is the median of the rounds' ratios",
@@ -473,16 +474,6 @@ def _show(spread: Spread) -> str:
     digits = 0 if spread.median >= 100 else 1
     low, median, high = (f"{value:,.{digits}f}" for value in spread)
     return f"{median} ({low}–{high})"
-
-
-def _processor() -> str:
-    """Name the processor; on Linux from its own list, elsewhere as Python names it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

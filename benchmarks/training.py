@@ -33,6 +33,7 @@ from torch.utils.data import DataLoader
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # instead of this folder: its modules are called like the packages
 
+from benchmarks.machine import processor  # noqa: E402
 from training.atomic_write import atomic_write  # noqa: E402
 from training.command import run_stage  # noqa: E402
 from training.data import Dataset  # noqa: E402
@@ -175,7 +176,7 @@ class PictureDataset(torch.utils.data.Dataset[tuple[Any, int]]):
 def report(rows: list[Row], images: int, rounds: int, device: str) -> str:
     """Return the table as Markdown."""
     used = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
-    machine = torch.cuda.get_device_name() if used.type == "cuda" else f"{os.cpu_count()} × {_processor()}"
+    machine = torch.cuda.get_device_name() if used.type == "cuda" else f"{os.cpu_count()} × {processor()}"
     lines = [
         "# Training: images a second",
         "",
@@ -200,15 +201,6 @@ def _our_epoch(trainer: Trainer) -> float:
     if figures is None:
         raise KeyboardInterrupt
     return figures["images_per_second"]
-
-
-def _processor() -> str:
-    """Return the processor's name; Linux tells it in one file only."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ from rich.text import Text
 from client.connection import DEFAULT_TIMEOUT_S
 from client.errors import CifarError, InputUnreadable, ModelNotFound, RequestRefused, TokenRefused
 from client.inference import DEFAULT_URL, InferenceClient, Prediction
+from client.options import check_url_option
 from client.pictures import PictureFile, Pixels, list_files, open_input
 from client.samples import SampleSource, choose_samples
-from client.urls import check_url
+from client.status import status
 from launcher.commands import down, up
 
 # Fewer are answered before an eye has found the bar.
@@ -57,6 +58,7 @@ app = typer.Typer(
 
 app.command()(up)
 app.command()(down)
+app.command()(status)
 
 
 def main() -> None:
@@ -73,13 +75,6 @@ def _cifar() -> None:
     """CIFAR-10 on TorchServe."""  # a callback keeps `predict` a subcommand even while it is the only one
 
 
-def _check_url_option(url: str) -> str:
-    try:
-        return check_url(url)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-
-
 @app.command()
 def predict(
     files: Annotated[
@@ -90,7 +85,7 @@ def predict(
     ] = None,
     version: Annotated[str | None, typer.Option(help="Model version to ask; the server's default if left out.")] = None,
     top_k: Annotated[int | None, typer.Option(min=1, max=10, help="Guesses to tell for each image.")] = None,
-    url: Annotated[str, typer.Option(callback=_check_url_option, help="Where the server listens.")] = DEFAULT_URL,
+    url: Annotated[str, typer.Option(callback=check_url_option, help="Where the server listens.")] = DEFAULT_URL,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
     samples: Annotated[
         SampleSource, typer.Option(help="Without files: which ten images to send. test-set may download 170 MB.")

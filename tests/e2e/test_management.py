@@ -124,6 +124,45 @@ def test_an_archive_that_is_not_in_the_store_is_named(management):
         management.register("cifar-9.mar")
 
 
+def test_status_tells_all_versions_and_whether_they_are_ready(management, service):
+    def cifar_status(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [str(BIN / "cifar"), "status", "--management-url", service.management_url, *arguments]
+        return subprocess.run(command, env=os.environ | {"COLUMNS": "200"}, capture_output=True, text=True, timeout=60)
+
+    management.register("cifar-2.0.mar")
+    try:
+        wait_until_ready(management, "2.0", 2)
+        done = cifar_status("--json")
+        assert done.returncode == 0, done.stderr
+        one, two = json.loads(done.stdout)["versions"]
+        assert (one["version"], one["default"], one["archive"]) == ("1.0", True, "cifar-1.0.mar")
+        assert (two["version"], two["default"], two["ready_workers"], two["workers"]) == ("2.0", False, 2, 2)
+        assert one["about"]["weights_digest"] != two["about"]["weights_digest"]
+        assert one["started"] < two["started"]
+
+        management.scale("2.0", 0)
+        deadline = time.monotonic() + 30
+        while management.describe("2.0").workers:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        done = cifar_status()
+        assert done.returncode == 1
+        [first] = [line for line in done.stdout.splitlines() if "1.0" in line]
+        [second] = [line for line in done.stdout.splitlines() if "2.0" in line]
+        assert ("default" in first, "2 of 2 ready" in first) == (True, True)
+        assert one["about"]["weights_digest"][:12] in first
+        assert ("default" in second, "0 of 0 ready" in second) == (False, True)
+    finally:
+        management.unregister("2.0")
+
+
+def test_status_of_no_server_says_so(tmp_path):
+    done = subprocess.run(
+        [str(BIN / "cifar"), "status", "--management-url", "http://127.0.0.1:1"], capture_output=True, text=True
+    )
+    assert (done.returncode, "nothing listens there" in done.stderr, "Traceback" in done.stderr) == (1, True, False)
+
+
 def test_every_command_works_with_tokens(archive, tmp_path, images):
     """`disable_token_authorization=false` is all that it takes."""
     config = write_config(tmp_path)
@@ -150,6 +189,8 @@ def test_every_command_works_with_tokens(archive, tmp_path, images):
         assert done.returncode == 0, done.stderr
 
         url = server.addresses.management
+        done = cifar("status", "--management-url", url, CIFAR_KEY_FILE=str(key_file))
+        assert done.returncode == 0, done.stderr
         with ManagementClient(url) as stranger, pytest.raises(TokenRefused):
             stranger.describe()
         tokens, others = Tokens("management", key_file, url), Tokens("management", key_file, url)

@@ -1,0 +1,155 @@
+"""Measures what serving one version costs against another: requests a second and latency, by wrk.
+
+Usage: make archive; make archive VERSION=2.0; python benchmarks/versions.py [--rounds N] [--seconds S] [--output FILE]
+
+Both versions stand in one TorchServe and take turns within one run, because times of two runs do not compare; each
+request is one image as raw bytes. The ratio of each round is taken first, then median and spread. wrk (Debian's
+package) sends, on the same machine: the numbers are of this machine with its load, only the ratios hold elsewhere.
+"""
+
+import os
+import platform
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.progress import track
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)  # instead of this folder: its modules are called like the packages
+
+from benchmarks.machine import processor  # noqa: E402
+from launcher.server import CONFIG, MODEL_STORE, TorchServe  # noqa: E402
+from training.atomic_write import atomic_write  # noqa: E402
+from training.command import run_stage  # noqa: E402
+from training.errors import TrainingError  # noqa: E402
+
+RESULTS = ROOT / "benchmarks" / "results" / "versions.md"
+CONNECTIONS = (1, 16, 64)
+_SCRIPT = """
+local file = io.open("{body}", "rb")
+wrk.method, wrk.body = "POST", file:read("*a")
+wrk.headers["Content-Type"] = "application/octet-stream"
+"""
+
+
+@dataclass
+class Load:
+    """What one version gave under one number of connections, by round."""
+
+    requests_per_s: list[float] = field(default_factory=list)
+    p50_ms: list[float] = field(default_factory=list)
+    p99_ms: list[float] = field(default_factory=list)
+
+
+def main(
+    first: Annotated[str, typer.Option(help="a version in the model store")] = "1.0",
+    second: Annotated[str, typer.Option(help="the one it is compared with")] = "2.0",
+    rounds: Annotated[int, typer.Option(help="turns of each side", min=3)] = 5,
+    seconds: Annotated[int, typer.Option(help="of each turn", min=2)] = 4,
+    output: Annotated[Path, typer.Option(help="the table to write")] = RESULTS,
+) -> None:
+    """Load both versions in turns at 1, 16 and 64 connections."""
+    if shutil.which("wrk") is None:
+        raise TrainingError("wrk is not installed: apt-get install wrk")
+    loads = {(version, connections): Load() for connections in CONNECTIONS for version in (first, second)}
+    turns = [
+        (version, connections) for _ in range(rounds) for connections in CONNECTIONS for version in (first, second)
+    ]
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        models = [f"cifar=cifar-{version}.mar" for version in (first, second)]
+        server = TorchServe(folder / "run", _free_config(folder), MODEL_STORE, models)
+        server.start()
+        try:
+            script = _write_script(folder)
+            for version in (first, second):  # warm
+                _load(server.addresses.inference, version, 16, 2, script)
+            for version, connections in track(turns, "wrk"):
+                found = _load(server.addresses.inference, version, connections, seconds, script)
+                load = loads[version, connections]
+                for values, value in zip((load.requests_per_s, load.p50_ms, load.p99_ms), found, strict=True):
+                    values.append(value)
+        finally:
+            server.stop()
+    with atomic_write(output) as temporary:
+        temporary.write_text(_report(loads, first, second, rounds, seconds), encoding="utf-8")
+    typer.echo(output.read_text(encoding="utf-8"))
+
+
+def _free_config(folder: Path) -> Path:
+    """Write config.properties with ports that nobody uses: a server may be running on its own."""
+    text = CONFIG.read_text(encoding="utf-8")
+    for port in ("8080", "8081", "8082", "7070", "7071"):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            text = re.sub(rf"([:=]){port}$", rf"\g<1>{probe.getsockname()[1]}", text, flags=re.MULTILINE)
+    (folder / "config.properties").write_text(text, encoding="utf-8")
+    return folder / "config.properties"
+
+
+def _write_script(folder: Path) -> Path:
+    body = folder / "image.bin"
+    body.write_bytes(np.random.default_rng(0).integers(0, 256, 3072, dtype=np.uint8).tobytes())
+    script = folder / "post.lua"
+    script.write_text(_SCRIPT.format(body=body), encoding="utf-8")
+    return script
+
+
+def _load(url: str, version: str, connections: int, seconds: int, script: Path) -> tuple[float, float, float]:
+    """Return requests a second, and milliseconds of the median and the 99th percentile."""
+    command = ["wrk", "--latency", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script)]
+    done = subprocess.run([*command, f"{url}/predictions/cifar/{version}"], capture_output=True, text=True, check=True)
+    if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
+        raise TrainingError(f"not every request was answered: {done.stdout}")
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+    median, last = (re.search(rf"\s{share}%\s+([\d.]+)(us|ms|s)", done.stdout) for share in (50, 99))
+    if not (rate and median and last):
+        raise TrainingError(f"wrk printed something else than expected: {done.stdout}")
+    return float(rate[1]), _milliseconds(median), _milliseconds(last)
+
+
+def _milliseconds(found: re.Match[str]) -> float:
+    return float(found[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[found[2]]
+
+
+def _report(loads: dict[tuple[str, int], Load], first: str, second: str, rounds: int, seconds: int) -> str:
+    lines = [
+        f"# Version {second} against version {first}, served",
+        "",
+        f"{os.cpu_count()} × {processor()}, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}. "
+        f"One image a request, raw bytes; {rounds} rounds of {seconds} s of each side in turns. Made by "
+        "`python benchmarks/versions.py`.",
+        "",
+        f"| connections | {first}: requests/s, p50, p99 | {second}: requests/s, p50, p99 "
+        "| ratio of requests/s: median (lowest to highest round) |",
+        "|---:|---:|---:|---:|",
+    ]
+    for connections in CONNECTIONS:
+        one, other = loads[first, connections], loads[second, connections]
+        pairs = zip(other.requests_per_s, one.requests_per_s, strict=True)
+        ratios = sorted(mine / theirs for mine, theirs in pairs)
+        lines.append(
+            f"| {connections} | {_cell(one)} | {_cell(other)} "
+            f"| **{statistics.median(ratios):.2f}** ({ratios[0]:.2f} to {ratios[-1]:.2f}) |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _cell(load: Load) -> str:
+    rate, p50, p99 = (statistics.median(values) for values in (load.requests_per_s, load.p50_ms, load.p99_ms))
+    return f"{rate:,.0f}, {p50:.1f} ms, {p99:.1f} ms"
+
+
+if __name__ == "__main__":
+    run_stage(main)
