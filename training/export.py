@@ -1,6 +1,9 @@
 """The trained network as one TorchScript file that takes pixels and gives probabilities. The stage `export`."""
 
 import io
+import os
+import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,11 +71,9 @@ def export(
     Raises:
         ExportRefused: a probability differs by more than `tolerance`, or another class is the most probable one.
     """
-    scripted = torch.jit.script(classifier)
-    buffer = io.BytesIO()  # PyTorch's own writer answers a full disk by ending the process
-    torch.jit.save(scripted, buffer, _extra_files={METADATA_NAME: orjson.dumps(metadata)})
+    content = _script(classifier, metadata)
     with atomic_write(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+        temporary.write_bytes(content)
         exported = torch.jit.load(str(temporary), map_location="cpu")
         difference = largest_difference(classifier, exported, images)
         if not difference <= tolerance:  # NaN is refused too
@@ -81,6 +82,28 @@ def export(
                 f"(export.tolerance); {path} was not written"
             )
     return difference
+
+
+def _script(classifier: Classifier, metadata: dict[str, Any]) -> bytes:
+    """Return the TorchScript file; the same bytes for the same classifier, in whatever folder this runs.
+
+    PyTorch puts the paths of the sources into the file, for its tracebacks. Read back without them, the network is
+    saved with places in its own code instead.
+    """
+    first, second = io.BytesIO(), io.BytesIO()  # PyTorch's own writer answers a full disk by ending the process
+    torch.jit.save(torch.jit.script(classifier), first)
+    torch.jit.save(torch.jit.load(_without_paths(first)), second, _extra_files={METADATA_NAME: orjson.dumps(metadata)})
+    return second.getvalue()
+
+
+def _without_paths(file: io.BytesIO) -> io.BytesIO:
+    stripped = io.BytesIO()
+    with zipfile.ZipFile(file) as full, zipfile.ZipFile(stripped, "w") as rest:
+        for entry in full.infolist():
+            if not entry.filename.endswith(".debug_pkl"):
+                rest.writestr(entry.filename, full.read(entry))
+    stripped.seek(0)
+    return stripped
 
 
 @torch.inference_mode()
@@ -167,4 +190,8 @@ def describe(weights: Path, version: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    # PyTorch writes constants of modules in the order of a set: the order of Python's hashes, which differ by process.
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        command = [sys.executable, "-m", "training.export", *sys.argv[1:]]
+        os.execve(sys.executable, command, os.environ | {"PYTHONHASHSEED": "0"})  # noqa: S606
     run_stage(main)

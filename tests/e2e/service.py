@@ -79,6 +79,7 @@ def build_archive(weights: Path, version: str, folder: Path, *, handler: Path = 
         "--serialized-file", model, "--handler", handler / "cifar_handler.py",
         "--extra-files", f"{handler}/*.py,{handler}/*.json", "--config-file", handler / "model-config.yaml",
         "--export-path", folder, env={"TMPDIR": str(folder)})  # fmt: skip
+    run(sys.executable, "-m", "training.archive", folder / "cifar.mar")
     return (folder / "cifar.mar").rename(folder / f"cifar-{version}.mar")
 
 

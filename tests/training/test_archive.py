@@ -1,0 +1,93 @@
+"""Archives that are the same bytes whenever, wherever and in whatever order they are packed."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.archive import normalise
+from training.errors import ExportRefused
+from training.model import ModelParams, build_classifier
+from training.weights import save_weights
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MANIFEST = {"createdOn": "23/11/2026 20:06:58", "model": {"modelName": "cifar", "modelVersion": "1.0"}}
+
+
+def pack(path, names, year, mode, manifest=MANIFEST):
+    """An archive as torch-model-archiver could have made it."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in names:
+            entry = zipfile.ZipInfo(name, (year, 2, 3, 4, 5, 6))
+            entry.external_attr = mode << 16
+            archive.writestr(entry, f"content of {name}")
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+    return path
+
+
+def test_order_dates_modes_and_the_time_of_packing_do_not_show(tmp_path):
+    one = pack(tmp_path / "one.mar", ["model.pt", "handler.py"], 2025, 0o100600)
+    other = pack(tmp_path / "other.mar", ["handler.py", "model.pt"], 2026, 0o100644, MANIFEST | {"createdOn": "later"})
+    assert one.read_bytes() != other.read_bytes()
+    normalise(one)
+    normalise(other)
+    assert one.read_bytes() == other.read_bytes()
+    with zipfile.ZipFile(one) as archive:
+        assert archive.namelist() == ["MAR-INF/MANIFEST.json", "handler.py", "model.pt"]
+        assert archive.read("model.pt") == b"content of model.pt"
+        assert json.loads(archive.read("MAR-INF/MANIFEST.json")) == {"model": MANIFEST["model"]}
+
+
+def test_what_is_in_an_archive_does_show(tmp_path):
+    one = pack(tmp_path / "one.mar", ["a"], 2026, 0o100644)
+    other = pack(tmp_path / "other.mar", ["a"], 2026, 0o100644, MANIFEST | {"model": {"modelVersion": "1.1"}})
+    normalise(one)
+    normalise(other)
+    assert one.read_bytes() != other.read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "no manifest", "a list for a manifest"])
+def test_a_damaged_archive_is_refused_and_left_alone(tmp_path, damage):
+    path = tmp_path / "cifar.mar"
+    if damage == "no manifest":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("model.pt", "x")
+    elif damage == "a list for a manifest":
+        pack(path, ["model.pt"], 2026, 0o100644, [])
+    else:
+        pack(path, ["model.pt"], 2026, 0o100644)
+        path.write_bytes(path.read_bytes()[:-30] if damage == "truncated" else b"")
+    before = path.read_bytes()
+    with pytest.raises(ExportRefused, match=r"cifar\.mar is no archive"):
+        normalise(path)
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("cifar.mar", before)]
+
+
+def test_a_network_is_exported_to_the_same_bytes_in_another_folder_and_another_process(tmp_path):
+    torch.manual_seed(0)
+    weights = tmp_path / "weights" / "best_cnn_model.pth"
+    save_weights(build_classifier(ModelParams(hidden_width=8)).network.state_dict(), weights)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("training", "handler", "params.yaml"):  # the same code under another path
+        (elsewhere / name).symlink_to(REPOSITORY / name)
+    digests = set()
+    for number, folder in enumerate((REPOSITORY, elsewhere)):
+        output = tmp_path / f"{number}.pt"
+        options = ["--no-gate", "--data", "none.npz", "--weights", str(weights), "--output", str(output)]
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONHASHSEED"}
+        subprocess.run(
+            [sys.executable, "-m", "training.export", *options],
+            cwd=folder,
+            env=environment | {"PYTHONPATH": str(folder)},
+            check=True,
+            capture_output=True,
+        )
+        digests.add(hashlib.sha256(output.read_bytes()).hexdigest())
+    assert len(digests) == 1
