@@ -17,7 +17,7 @@ UNGATED := $(if $(filter training/pretrained/%,$(WEIGHTS)),--no-gate)
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-up: .venv/.serving $(ARCHIVE) ## Set up, start TorchServe with VERSION (1.0: shipped), print ten predictions; it stays up
+up: .venv/.serving $(ARCHIVE) ## Set up, start TorchServe with VERSION (1.0 or 2.0: shipped), print ten predictions; it stays up
 	@$(BIN)/cifar up cifar=$(notdir $(ARCHIVE))
 	@$(BIN)/cifar predict
 

@@ -104,6 +104,7 @@ def _facts(folder: Path) -> dict[str, str]:
     over = f"{mean:.2%} ± {deviation:.2%} over {len(seeds)} seeds" if len(seeds) > 1 else "one seed only"
     return {
         "network": f"{record['model']['name']}, filters {', '.join(map(str, record['model']['filters']))}",
+        "looks at": "each picture and its mirror image" if record["model"]["mirror"] else "each picture",
         "test accuracy (95 % interval)": (
             f"**{figures['accuracy']:.2%}** ({figures['accuracy_low']:.2%} to {figures['accuracy_high']:.2%})"
         ),
