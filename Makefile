@@ -28,7 +28,7 @@ archive: $(ARCHIVE) ## Build model_store/cifar-VERSION.mar from WEIGHTS
 
 # Built beside the model store and moved into it whole: TorchServe may be reading there. TMPDIR, because the archiver works
 # in the folder $$TMPDIR/cifar, and deletes first what it finds there.
-$(ARCHIVE): $(wildcard $(WEIGHTS)) $(HANDLER) training/archive.py training/export.py training/model.py | .venv/.serving
+$(ARCHIVE): $(wildcard $(WEIGHTS) $(dir $(WEIGHTS))*.json) $(HANDLER) training/archive.py training/export.py training/model.py | .venv/.serving
 	$(BIN)/python -m training.export $(UNGATED) archive.version=$(VERSION) --weights $(WEIGHTS) --output artifacts/$(VERSION)/model.pt
 	TMPDIR=artifacts/$(VERSION) $(BIN)/torch-model-archiver --force --model-name cifar --version $(VERSION) \
 		--serialized-file artifacts/$(VERSION)/model.pt --handler handler/cifar_handler.py \

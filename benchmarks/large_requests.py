@@ -6,8 +6,10 @@ Each round measures one client that sends single raw images, alone and then besi
 images a request, without pause. The ratio is taken round by round.
 """
 
+import sys
 import threading
 import time
+from pathlib import Path
 from statistics import median, quantiles
 from typing import Annotated
 
@@ -16,8 +18,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from client.inference import DEFAULT_URL, InferenceClient
-from training.command import run_stage
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)  # instead of this folder: its modules are called like the packages
+
+from client.inference import DEFAULT_URL, InferenceClient  # noqa: E402
+from training.command import run_stage  # noqa: E402
 
 
 def main(

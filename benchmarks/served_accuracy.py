@@ -15,11 +15,14 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from client.inference import DEFAULT_URL, InferenceClient
-from training.command import run_stage
-from training.data import DATA_FILE, load_dataset
-from training.evaluate import predict_probabilities, read_evaluation
-from training.weights import load_classifier
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)  # instead of this folder: its modules are called like the packages
+
+from client.inference import DEFAULT_URL, InferenceClient  # noqa: E402
+from training.command import run_stage  # noqa: E402
+from training.data import DATA_FILE, load_dataset  # noqa: E402
+from training.evaluate import predict_probabilities, read_evaluation  # noqa: E402
+from training.weights import load_classifier  # noqa: E402
 
 PRETRAINED = Path("training/pretrained/1.0/best_cnn_model.pth")
 _REQUEST_IMAGES = 100

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import orjson
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -15,7 +16,8 @@ from client.management import ManagementClient, ModelVersion
 from client.options import check_url_option
 from client.tokens import DEFAULT_MANAGEMENT_URL
 
-_DIGITS = 12  # of digests and commits: as many as X-Model-Digest has
+_DIGEST_DIGITS = 12  # as many as X-Model-Digest has
+_RUN_DIGITS = 8
 
 
 @dataclass(frozen=True)
@@ -91,24 +93,24 @@ def _ask_handler(management: ManagementClient, described: ModelVersion) -> dict[
 
 
 def _table(found: list[VersionStatus]) -> Table:
-    table = Table("Version", "Workers", "Queue", "Weights", "Accuracy", "Commit", "MLflow run", "Age")
+    # Narrow enough for 80 columns; --json has the rest.
+    table = Table("Version", "Ready", "Queue", "Weights", "Accuracy", "Run", "Age", box=SIMPLE_HEAD)
     for version in found:
         ready = version.ready_workers == version.workers > 0
         table.add_row(
             Text.assemble((version.version, "bold"), (" default", "green") if version.default else ""),
-            Text(f"{version.ready_workers} of {version.workers} ready", style="" if ready else "bold red"),
+            Text(f"{version.ready_workers} of {version.workers}", style="" if ready else "bold red"),
             str(version.queue_length),
-            _short(version.about.get("weights_digest")),
+            _short(version.about.get("weights_digest"), _DIGEST_DIGITS),
             _share(version.about.get("accuracy")),
-            _short(version.about.get("git_commit")),
-            _short(version.about.get("mlflow_run")),
+            _short(version.about.get("mlflow_run"), _RUN_DIGITS),
             _age(version.started),
         )
     return table
 
 
-def _short(value: object) -> Text:
-    return Text(value[:_DIGITS] if isinstance(value, str) else "–", no_wrap=True)
+def _short(value: object, digits: int) -> str:
+    return value[:digits] if isinstance(value, str) else "–"
 
 
 def _share(value: object) -> str:
