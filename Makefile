@@ -26,17 +26,15 @@ down: ## Stop TorchServe and remove what it made at run time
 
 archive: $(ARCHIVE) ## Build model_store/cifar-VERSION.mar from WEIGHTS
 
-# Built beside the model store and moved into it whole: TorchServe may be reading there. TMPDIR, because the archiver works
-# in the folder $$TMPDIR/cifar, and deletes first what it finds there.
-$(ARCHIVE): $(wildcard $(WEIGHTS) $(dir $(WEIGHTS))*.json) $(HANDLER) training/archive.py training/export.py training/model.py | .venv/.serving
+# TMPDIR, because the archiver works in the folder $$TMPDIR/cifar, and deletes first what it finds there.
+$(ARCHIVE): $(wildcard $(WEIGHTS) $(dir $(WEIGHTS))*.json) $(HANDLER) training/archive.py training/certificate.py training/export.py training/model.py | .venv/.serving
 	$(BIN)/python -m training.export $(UNGATED) archive.version=$(VERSION) --weights $(WEIGHTS) --output artifacts/$(VERSION)/model.pt
 	TMPDIR=artifacts/$(VERSION) $(BIN)/torch-model-archiver --force --model-name cifar --version $(VERSION) \
 		--serialized-file artifacts/$(VERSION)/model.pt --handler handler/cifar_handler.py \
 		--extra-files 'handler/*.py,handler/*.json' --config-file handler/model-config.yaml \
 		--export-path artifacts/$(VERSION)
-	$(BIN)/python -m training.archive artifacts/$(VERSION)/cifar.mar
-	@mkdir -p $(@D)
-	mv artifacts/$(VERSION)/cifar.mar $@
+	$(BIN)/python -m training.archive artifacts/$(VERSION)/cifar.mar $@
+	@rm artifacts/$(VERSION)/cifar.mar
 
 data: .venv/.training ## Download CIFAR-10 (170 MB) and write data/cifar10.npz
 	$(BIN)/python -m training.data

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.atomic_write import atomic_write
+from training.certificate import CERTIFICATE_NAME, synthetic_images, write_certificate
 from training.command import console, run_stage
 from training.data import DATA_FILE, load_dataset
 from training.errors import ExportRefused, ParameterError
 from training.evaluate import digest_file, read_evaluation
 from training.gate import GateParams, pass_gate
 from training.labels import class_names
-from training.model import EVALUATION_BATCH, IMAGE_SIZE, Classifier
+from training.model import EVALUATION_BATCH, Classifier
 from training.params import check_sections, load_params
 from training.weights import WEIGHTS_FILE, load_classifier, read_record
 
@@ -92,7 +93,8 @@ def _script(classifier: Classifier, metadata: dict[str, Any]) -> bytes:
     """
     first, second = io.BytesIO(), io.BytesIO()  # PyTorch's own writer answers a full disk by ending the process
     torch.jit.save(torch.jit.script(classifier), first)
-    torch.jit.save(torch.jit.load(_without_paths(first)), second, _extra_files={METADATA_NAME: orjson.dumps(metadata)})
+    extra = {METADATA_NAME: orjson.dumps(metadata), CERTIFICATE_NAME: write_certificate(classifier)}
+    torch.jit.save(torch.jit.load(_without_paths(first)), second, _extra_files=extra)
     return second.getvalue()
 
 
@@ -129,17 +131,6 @@ def largest_difference(
             return float("nan")
         largest = max(largest, (expected - got).abs().max().item())
     return largest
-
-
-def synthetic_images(count: int = 500) -> NDArray[np.uint8]:
-    """Draw pictures (N, 32, 32, 3) of noise at every smoothness: a stand-in where the test images are not at hand."""
-    generator = np.random.default_rng(0)
-    pictures = np.empty((count, IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8)
-    for index in range(count):
-        side = 2 ** (index % 6)  # blocks of 32, 16, … 1 pixels
-        coarse = generator.integers(0, 256, (side, side, 3), dtype=np.uint8)
-        pictures[index] = np.kron(coarse, np.ones((IMAGE_SIZE // side, IMAGE_SIZE // side, 1), dtype=np.uint8))
-    return pictures
 
 
 def main(

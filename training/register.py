@@ -11,9 +11,10 @@ import numpy as np
 import typer
 from packaging.version import Version
 
+from training.certificate import synthetic_images
 from training.command import console, run_stage
 from training.evaluate import EVALUATION_NAME, HEADLINES, PLOTS_NAME
-from training.export import MODEL_FILE, synthetic_images
+from training.export import MODEL_FILE
 from training.exported_model import ExportedModel, load_exported_model
 from training.json_file import write_json
 from training.model import IMAGE_SIZE

@@ -79,8 +79,9 @@ def build_archive(weights: Path, version: str, folder: Path, *, handler: Path = 
         "--serialized-file", model, "--handler", handler / "cifar_handler.py",
         "--extra-files", f"{handler}/*.py,{handler}/*.json", "--config-file", handler / "model-config.yaml",
         "--export-path", folder, env={"TMPDIR": str(folder)})  # fmt: skip
-    run(sys.executable, "-m", "training.archive", folder / "cifar.mar")
-    return (folder / "cifar.mar").rename(folder / f"cifar-{version}.mar")
+    archive = folder / f"cifar-{version}.mar"
+    run(sys.executable, "-m", "training.archive", folder / "cifar.mar", archive)
+    return archive
 
 
 def run(*command: Any, env: dict[str, str] | None = None) -> str:

@@ -35,10 +35,10 @@ def test_order_dates_modes_and_the_time_of_packing_do_not_show(tmp_path):
     one = pack(tmp_path / "one.mar", ["model.pt", "handler.py"], 2025, 0o100600)
     other = pack(tmp_path / "other.mar", ["handler.py", "model.pt"], 2026, 0o100644, MANIFEST | {"createdOn": "later"})
     assert one.read_bytes() != other.read_bytes()
-    normalise(one)
-    normalise(other)
-    assert one.read_bytes() == other.read_bytes()
-    with zipfile.ZipFile(one) as archive:
+    made, made_of_other = tmp_path / "store" / "one.mar", tmp_path / "store" / "other.mar"
+    assert normalise(one, made) == normalise(other, made_of_other)
+    assert made.read_bytes() == made_of_other.read_bytes()
+    with zipfile.ZipFile(made) as archive:
         assert archive.namelist() == ["MAR-INF/MANIFEST.json", "handler.py", "model.pt"]
         assert archive.read("model.pt") == b"content of model.pt"
         assert json.loads(archive.read("MAR-INF/MANIFEST.json")) == {"model": MANIFEST["model"]}
@@ -47,9 +47,39 @@ def test_order_dates_modes_and_the_time_of_packing_do_not_show(tmp_path):
 def test_what_is_in_an_archive_does_show(tmp_path):
     one = pack(tmp_path / "one.mar", ["a"], 2026, 0o100644)
     other = pack(tmp_path / "other.mar", ["a"], 2026, 0o100644, MANIFEST | {"model": {"modelVersion": "1.1"}})
-    normalise(one)
-    normalise(other)
+    assert normalise(one, one) != normalise(other, other)
     assert one.read_bytes() != other.read_bytes()
+
+
+def test_the_digest_stands_beside_the_archive_as_sha256sum_reads_it(tmp_path):
+    made = tmp_path / "store" / "cifar-1.0.mar"
+    digest = normalise(pack(tmp_path / "cifar.mar", ["model.pt"], 2026, 0o100644), made)
+    assert digest == hashlib.sha256(made.read_bytes()).hexdigest()
+    check = ["sha256sum", "--check", "--strict", "cifar-1.0.mar.sha256"]
+    assert subprocess.run(check, cwd=made.parent, capture_output=True).returncode == 0
+    made.write_bytes(made.read_bytes() + b"x")
+    assert subprocess.run(check, cwd=made.parent, capture_output=True).returncode == 1
+
+
+def test_an_archive_that_could_not_be_replaced_does_not_fit_the_new_digest(tmp_path, monkeypatch):
+    """As when the process is killed between the two files: what is there must not pass for the new one."""
+    made = tmp_path / "cifar-1.0.mar"
+    normalise(pack(tmp_path / "one.mar", ["a"], 2026, 0o100644), made)
+    before = made.read_bytes()
+    replace = Path.replace
+
+    def fail_on_the_archive(path, target):
+        if target == made:
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", fail_on_the_archive)
+    with pytest.raises(KeyboardInterrupt):
+        normalise(pack(tmp_path / "other.mar", ["b"], 2026, 0o100644), made)
+    assert made.read_bytes() == before
+    recorded = (tmp_path / "cifar-1.0.mar.sha256").read_text().split()[0]
+    assert recorded != hashlib.sha256(before).hexdigest()
+    assert sorted(file.name for file in tmp_path.iterdir() if file.name.startswith(".")) == []
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "no manifest", "a list for a manifest"])
@@ -65,7 +95,7 @@ def test_a_damaged_archive_is_refused_and_left_alone(tmp_path, damage):
         path.write_bytes(path.read_bytes()[:-30] if damage == "truncated" else b"")
     before = path.read_bytes()
     with pytest.raises(ExportRefused, match=r"cifar\.mar is no archive"):
-        normalise(path)
+        normalise(path, path)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("cifar.mar", before)]
 
 

@@ -94,7 +94,8 @@ def test_a_full_disk_leaves_old_weights_and_an_old_export_and_is_an_os_error(tmp
     done = run_with_a_full_disk(
         """
 from pathlib import Path
-from training.export import export, synthetic_images
+from training.certificate import synthetic_images
+from training.export import export
 from training.model import ModelParams, build_classifier
 from training.weights import save_weights
 classifier = build_classifier(ModelParams("SimpleCNN", filters=(4, 8), hidden_width=32)).eval()

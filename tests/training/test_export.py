@@ -5,10 +5,11 @@ import orjson
 import pytest
 import torch
 
+from training.certificate import synthetic_images
 from training.data import save_dataset
 from training.errors import ExportRefused, GateClosed, ParameterError
 from training.evaluate import digest_file
-from training.export import describe, export, largest_difference, main, synthetic_images
+from training.export import describe, export, largest_difference, main
 from training.model import ModelParams, build_classifier
 from training.weights import save_weights
 

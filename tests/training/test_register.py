@@ -14,9 +14,10 @@ import orjson
 import pytest
 import torch
 
+from training.certificate import synthetic_images
 from training.errors import RegistrationRefused
 from training.evaluate import digest_file
-from training.export import describe, export, synthetic_images
+from training.export import describe, export
 from training.model import ModelParams, build_classifier
 from training.register import main
 from training.tracking import TrackedRun
