@@ -1,11 +1,15 @@
 """Checks the model store before the server sees it: TorchServe starts with a damaged archive and serves nothing."""
 
+import hashlib
 import json
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
+from client.inference import MODEL_NAME
 from launcher.errors import ArchiveUnusable
+from launcher.serving import ServedVersion
 
 _MANIFEST = "MAR-INF/MANIFEST.json"
 
@@ -23,15 +27,47 @@ def check_model_store(store: Path, models: list[str] | None = None) -> list[Path
     Raises:
         ArchiveUnusable: no archive, a missing, truncated or changed one, or one without a manifest.
     """
-    archives = sorted(store.glob("*.mar")) if models is None else [store / model.rpartition("=")[2] for model in models]
+    # Hidden ones are being written.
+    found = (path for path in sorted(store.glob("*.mar")) if not path.name.startswith("."))
+    archives = list(found) if models is None else [store / model.rpartition("=")[2] for model in models]
     if not archives:
         raise ArchiveUnusable(f"{store} holds no archive (*.mar); build one: make archive")
     for archive in archives:
-        _check_archive(archive)
+        check_archive(archive)
     return [archive.resolve() for archive in archives]
 
 
-def _check_archive(archive: Path) -> None:
+def check_deployed(store: Path, versions: Iterable[ServedVersion]) -> None:
+    """Refuse archives that are not, byte for byte, those that were deployed.
+
+    Raises:
+        ArchiveUnusable: one is missing, or has changed.
+    """
+    for served in versions:
+        archive = store / served.archive
+        try:
+            digest = digest_file(archive)
+        except OSError as error:
+            raise ArchiveUnusable(
+                f"{archive}, which was deployed as version {served.version}, cannot be read: {error.strerror}. Restore "
+                f"it (SHA-256 {served.sha256}), or go on without what was deployed: cifar up {MODEL_NAME}=ARCHIVE"
+            ) from None
+        if digest != served.sha256:
+            raise ArchiveUnusable(
+                f"{archive} is not what was deployed as version {served.version}: its SHA-256 is {digest}, that of the "
+                f"deployed one {served.sha256}. Restore it, and deploy what is there now under a version of its own; "
+                f"or go on without what was deployed: cifar up {MODEL_NAME}=ARCHIVE"
+            )
+
+
+def digest_file(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal digits; raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_archive(archive: Path) -> None:
+    """Refuse what is no whole archive with a manifest that names a model; raises ArchiveUnusable."""
     try:
         with zipfile.ZipFile(archive) as content:
             damaged = content.testzip()

@@ -3,6 +3,7 @@
 CifarError (client.errors)
 ├── ConfigUnusable     config.properties is missing, or an address in it cannot be used
 ├── ArchiveUnusable    the model store has no archive, or a damaged one
+├── ServingUnusable    serving.json does not say what should run
 ├── JavaMissing        no Java of version 17 or newer, and none from PyPI either
 ├── PortTaken          another process listens on an address that TorchServe needs
 └── StartFailed        TorchServe ended, or did not serve in time; carries the end of its log
@@ -17,6 +18,10 @@ class ConfigUnusable(CifarError):
 
 class ArchiveUnusable(CifarError):
     """The model store holds no archive, or one that TorchServe would not load; the message names the file."""
+
+
+class ServingUnusable(CifarError):
+    """serving.json, which remembers what was deployed, cannot be read."""
 
 
 class JavaMissing(CifarError):

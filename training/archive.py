@@ -23,7 +23,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can hold
 _MODE = 0o100644 << 16  # a regular file, which its owner may write
 
 
-def normalise(source: Path, output: Path) -> str:
+def normalise(source: Path, output: Path, version: str | None = None) -> str:
     """Write an archive again: entries by name, one date, one mode, and no time in the manifest.
 
     Beside the output comes `<output>.sha256`, in the form that `sha256sum --check` reads.
@@ -31,6 +31,7 @@ def normalise(source: Path, output: Path) -> str:
     Args:
         source: what torch-model-archiver made.
         output: where it is to be served from; replaced whole, so TorchServe may be reading there.
+        version: the version to put into the manifest; None leaves the one that is there.
 
     Returns:
         The output's SHA-256, in hexadecimal digits.
@@ -43,6 +44,8 @@ def normalise(source: Path, output: Path) -> str:
             files = {name: archive.read(name) for name in sorted(archive.namelist()) if not name.endswith("/")}
         manifest = json.loads(files[_MANIFEST])
         manifest.pop("createdOn", None)
+        if version is not None:
+            manifest["model"]["modelVersion"] = version
     except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ExportRefused(f"{source} is no archive of torch-model-archiver: {error}") from error
     files[_MANIFEST] = json.dumps(manifest, indent=2).encode()

@@ -46,7 +46,7 @@ def test_it_is_the_same_whatever_the_order_of_sums(monkeypatch):
     certificate = write_certificate(classifier)
     assert certificate == write_certificate(classifier)
     images, probabilities = read(certificate)
-    contiguous = build().to(memory_format=torch.contiguous_format).double()  # type: ignore[call-overload]
+    contiguous = build().to(memory_format=torch.contiguous_format).double()
     with torch.inference_mode():
         one_by_one = [contiguous(torch.from_numpy(picture[np.newaxis])).numpy() for picture in images]
     assert np.array_equal(np.concatenate(one_by_one).astype(np.float32), probabilities)

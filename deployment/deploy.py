@@ -1,0 +1,289 @@
+"""Brings a version into service without losing a request, or leaves everything as it was."""
+
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from client.errors import CifarError
+from client.inference import InferenceClient
+from client.management import ManagementClient
+from deployment.archive import VERSION_PATTERN, Candidate, inspect_archive
+from deployment.current import describe_served, read_current, same_archive, undo
+from deployment.errors import ArchiveRefused, VersionTaken
+from deployment.parity import check_parity
+from deployment.steps import Steps
+from deployment.target import Target
+from deployment.versions import SETTLE_S, drain, remove, wait_until_ready
+from deployment.watch import watch
+from launcher.archives import digest_file
+from launcher.serving import ServedVersion, Serving, Underway, forget_serving, read_serving, write_serving
+from training.archive import normalise
+from training.atomic_write import atomic_write
+from training.errors import ExportRefused
+
+_HISTORY = 50  # defaults that are remembered
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to deploy.
+
+    Attributes:
+        keep: how many versions stay registered, the new one among them.
+        watch_s: seconds for which the new default is watched.
+        timeout_s: seconds in which its workers must be READY.
+        settle_s: seconds that requests which a worker holds may take.
+        source: where the archive comes from, if not from its path.
+    """
+
+    keep: int = 2
+    watch_s: float = 5.0
+    timeout_s: float = 120.0
+    settle_s: float = SETTLE_S
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a command has changed: the default before, None where there was none, and the default now."""
+
+    before: ServedVersion | None
+    now: ServedVersion
+
+
+def deploy(archive: Path, target: Target, steps: Steps, options: Options, version: str | None = None) -> Change:
+    """Bring an archive into service: check, store, register, compare, switch, watch, drain.
+
+    Any failure before the switch leaves what served before serving, and nothing of the new version; any failure after
+    it switches back. An interrupted deployment is finished by the same call, and undone by one of another archive.
+
+    Args:
+        archive: the file.
+        target: the server.
+        steps: told what happens.
+        options: how.
+        version: serve it as this version, instead of the one in its manifest.
+
+    Raises:
+        CifarError: deployment.errors, launcher.errors and client.errors say which.
+    """
+    with (
+        target.exclusive(),
+        tempfile.TemporaryDirectory(prefix="cifar-deploy-") as folder,
+        target.manage() as management,
+        target.infer() as inference,
+    ):
+        with steps.step("check the archive") as step:
+            candidate = _inspect(archive, version, Path(folder))
+            recorded = "as recorded" if candidate.recorded else f"no {archive.name}.sha256 to compare with"
+            step.note(
+                f"version {candidate.version}, {candidate.size / 1e6:.1f} MB, SHA-256 {candidate.sha256[:12]}…, "
+                f"{recorded}"
+            )
+        options = options if options.source else replace(options, source=str(archive.resolve()))
+        return Rollout(target, management, inference, steps, options).run(candidate)
+
+
+class Rollout:
+    """One archive's way to being the default; the caller holds the model store's lock.
+
+    Args:
+        target: the server.
+        management, inference: connections to it.
+        steps: told what happens.
+        options: how.
+        back: it was the default before, and the one that took its place is not to be gone back to.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        management: ManagementClient,
+        inference: InferenceClient,
+        steps: Steps,
+        options: Options,
+        back: bool = False,
+    ) -> None:
+        self._target = target
+        self._management = management
+        self._inference = inference
+        self._steps = steps
+        self._options = options
+        self._back = back
+
+    def run(self, candidate: Candidate) -> Change:
+        """Bring a checked archive into service; raises CifarError, and then what served before serves."""
+        store = self._target.store
+        remembered = read_serving(store)
+        current = read_current(store, self._management)
+        goes_on = same_archive(current.underway, candidate.version, candidate.sha256)
+        if current.underway is not None and not goes_on:
+            with self._steps.step(f"undo the interrupted deployment of version {current.underway.version}"):
+                undo(store, self._management, current, remembered.default if remembered else None)
+            remembered = read_serving(store)
+            current = read_current(store, self._management)
+        before = remembered.default if goes_on and remembered else current.default
+        if before not in [served.version for served in current.versions]:
+            before = None
+        if before == candidate.version and not goes_on:
+            return self._stay(current, candidate)
+        underway = current.underway or self._plan(current, candidate)
+        current = replace(current, default=before, underway=underway)
+        # What is registered and what is going to be are different things until the end.
+        write_serving(store, replace(current, versions=_without(current, underway)))
+        try:
+            self._bring_up(candidate, underway)
+            self._switch(candidate, before)
+            now = self._remember(current, candidate, underway)
+        except BaseException as error:
+            self._undo(current, before, forget=remembered is None, error=error)
+            raise
+        self._retire()
+        return Change(current.find(before) if before else None, now)
+
+    def _plan(self, current: Serving, candidate: Candidate) -> Underway:
+        """Decide what there is to do; raises VersionTaken where something else has the name."""
+        store, path = self._target.store, candidate.path.resolve()
+        inside = path.parent == store.resolve()
+        name = path.name if inside else f"cifar-{candidate.version}.mar"
+        served = next((it for it in current.versions if it.version == candidate.version), None)
+        if served is not None and served.sha256 != candidate.sha256:
+            raise VersionTaken(
+                f"Version {candidate.version} is served from {served.archive} with other content (SHA-256 "
+                f"{served.sha256[:12]}…, yours {candidate.sha256[:12]}…). Deploy yours under another: --version"
+            )
+        there = store / name
+        if there.exists() and digest_file(there) != candidate.sha256:
+            raise VersionTaken(
+                f"{there} has other content (SHA-256 {digest_file(there)[:12]}…, yours {candidate.sha256[:12]}…). "
+                "Deploy yours under another version: --version; or move that file away, if nothing uses it"
+            )
+        copied = not there.exists()
+        return Underway(candidate.version, name, candidate.sha256, copied=copied, registered=served is None)
+
+    def _stay(self, current: Serving, candidate: Candidate) -> Change:
+        """Deploy what is the default already: only finish what an earlier call may have left."""
+        served = current.find(candidate.version)
+        if served is None or served.sha256 != candidate.sha256:
+            self._plan(current, candidate)  # raises VersionTaken
+            raise AssertionError("unreachable")
+        self._steps.say(f"Version {candidate.version} is the default already.")
+        write_serving(self._target.store, replace(current, versions=keepers(current, self._options.keep)))
+        self._retire()
+        return Change(served, served)
+
+    def _bring_up(self, candidate: Candidate, underway: Underway) -> None:
+        """Everything before the switch: clients notice nothing of it."""
+        store, version = self._target.store, candidate.version
+        with self._steps.step("put it into the model store") as step:
+            if not (store / underway.archive).exists():
+                with atomic_write(store / underway.archive) as temporary:
+                    shutil.copyfile(candidate.path, temporary)
+                (store / f"{underway.archive}.sha256").write_text(f"{candidate.sha256}  {underway.archive}\n")
+            step.note(underway.archive)
+        with self._steps.step("register it, and wait for its workers") as step:
+            if version not in [it.version for it in describe_served(self._management)[1]]:
+                self._management.register(underway.archive)
+            log, timeout_s = self._target.console_log, self._options.timeout_s
+            described = wait_until_ready(self._management, version, timeout_s, log)
+            step.note(f"{len(described.workers)} are READY")
+        with self._steps.step("compare its answers with those recorded at export") as step:
+            step.note(f"{check_parity(self._inference, version, candidate.certificate)} pictures")
+
+    def _switch(self, candidate: Candidate, before: str | None) -> None:
+        """Make it the default, watch it, and wait until the one before has answered its last request."""
+        version = candidate.version
+        with self._steps.step("make it the default") as step:
+            self._management.set_default(version)
+            step.note(f"instead of {before}" if before else "the first")
+        with self._steps.step("watch its first requests") as step:
+            asked = watch(
+                self._target.metrics_url,
+                self._management,
+                self._inference,
+                version,
+                candidate.certificate,
+                self._options.watch_s,
+            )
+            step.note(f"{asked} known pictures answered as recorded")
+        if before is not None and before != version:
+            with self._steps.step(f"wait for the last answers of {before}"):
+                drain(self._management, before, self._options.settle_s)
+
+    def _remember(self, current: Serving, candidate: Candidate, underway: Underway) -> ServedVersion:
+        """Write down that the version is the default, and which others stay."""
+        now = ServedVersion(
+            candidate.version,
+            underway.archive,
+            candidate.sha256,
+            deployed=datetime.now(UTC).isoformat(timespec="seconds"),
+            source=self._options.source,
+        )
+        before = current.find(current.default) if current.default else None
+        longer = (*current.history, *([before] if before else []))[-_HISTORY:]
+        history = current.history[:-1] if self._back else longer
+        others = tuple(served for served in current.versions if served.version != now.version)
+        serving = Serving(now.version, (*others, now), history)
+        write_serving(self._target.store, replace(serving, versions=keepers(serving, self._options.keep)))
+        return now
+
+    def _retire(self) -> None:
+        """Take away the versions that serving.json does not name; none of them is the default."""
+        serving = read_serving(self._target.store)
+        kept = [served.version for served in serving.versions] if serving else []
+        for described in describe_served(self._management)[1]:
+            if described.version not in kept:
+                with self._steps.step(f"unregister {described.version}") as step:
+                    drain(self._management, described.version, self._options.settle_s)
+                    remove(self._management, described.version)
+                    step.note(f"{described.archive} stays in the model store")
+
+    def _undo(self, current: Serving, before: str | None, forget: bool, error: BaseException) -> None:
+        """Take back what was done; the failure that led here is told, whatever comes of this."""
+        version = current.underway.version if current.underway else "?"
+        try:
+            with self._steps.step(f"take version {version} back") as step:
+                undo(self._target.store, self._management, current, before)
+                if forget:
+                    forget_serving(self._target.store)
+                step.note(f"{before} serves as before" if before else "nothing is served, as before")
+        except (CifarError, OSError) as second:
+            error.add_note(f"Not all of it could be taken back: {second}")
+            self._steps.say(
+                f"Not all of version {version} could be taken back: {second} The next `cifar deploy` or `cifar "
+                "rollback` does the rest."
+            )
+
+
+def keepers(current: Serving, keep: int) -> tuple[ServedVersion, ...]:
+    """Return the registered versions that stay: the default, the defaults before it, the last first, then others."""
+    registered = {served.version: served for served in current.versions}
+    order = [current.default, *(served.version for served in reversed(current.history)), *reversed(registered)]
+    names = [name for name in dict.fromkeys(order) if name in registered][: max(1, keep)]
+    return tuple(served for served in current.versions if served.version in names)
+
+
+def _without(current: Serving, underway: Underway) -> tuple[ServedVersion, ...]:
+    """Return the versions that should run if the deployment came to nothing."""
+    return tuple(it for it in current.versions if not (underway.registered and it.version == underway.version))
+
+
+def _inspect(archive: Path, version: str | None, folder: Path) -> Candidate:
+    """Check the archive, and give it another version where one is asked for."""
+    if version is not None and not re.fullmatch(VERSION_PATTERN, version):
+        raise ArchiveRefused(
+            f"{version!r} is no version; expected up to 50 letters, digits, dots, dashes and underscores"
+        )
+    candidate = inspect_archive(archive)
+    if version is None or version == candidate.version:
+        return candidate
+    renamed = folder / f"cifar-{version}.mar"
+    try:
+        normalise(archive, renamed, version)
+    except ExportRefused as error:
+        raise ArchiveRefused(str(error)) from error
+    sha256, size = digest_file(renamed), renamed.stat().st_size
+    return replace(candidate, path=renamed, version=version, sha256=sha256, size=size)

@@ -1,0 +1,59 @@
+"""Where the server is that a deployment changes, and the folder that it loads archives from."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from client.inference import InferenceClient
+from client.management import ManagementClient
+from client.tokens import find_tokens
+from deployment.errors import DeploymentRunning
+
+
+@dataclass(frozen=True)
+class Target:
+    """A running TorchServe and its model store.
+
+    Attributes:
+        store: the server's model store, which this process can write.
+        management_url, inference_url, metrics_url: its three addresses; no metrics: fewer things are watched.
+        console_log: what the server writes, if this process can read it: it says why a worker does not start.
+    """
+
+    store: Path
+    management_url: str
+    inference_url: str
+    metrics_url: str | None = None
+    console_log: Path | None = None
+
+    def manage(self) -> ManagementClient:
+        """Connect to its management API."""
+        return ManagementClient(self.management_url)
+
+    def infer(self) -> InferenceClient:
+        """Connect to its inference API."""
+        tokens = find_tokens("inference", self.inference_url, self.management_url)
+        return InferenceClient(self.inference_url, tokens=tokens)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Be the only one who changes this model store; the lock goes with the process, however it ends.
+
+        Raises:
+            DeploymentRunning: somebody else does.
+        """
+        self.store.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.store, os.O_RDONLY)  # the folder itself is the lock: no file is left behind
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DeploymentRunning(
+                    f"Another process is changing what is served from {self.store}; wait for its end"
+                ) from None
+            yield
+        finally:
+            os.close(handle)

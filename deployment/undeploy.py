@@ -1,0 +1,65 @@
+"""Takes a version out of service, and changes how many workers one has."""
+
+from dataclasses import replace
+
+from client.errors import ModelNotFound, VersionIsDefault
+from deployment.current import read_current, undo
+from deployment.deploy import Options
+from deployment.steps import Steps
+from deployment.target import Target
+from deployment.versions import drain, remove, wait_until_ready
+from launcher.serving import Serving, read_serving, write_serving
+
+
+def undeploy(version: str, target: Target, steps: Steps, options: Options) -> None:
+    """Unregister a version after its last answers; its archive stays in the model store.
+
+    Raises:
+        VersionIsDefault: requests that name no version need it.
+        ModelNotFound: it is not served.
+        NotDrained: clients keep asking for it by name.
+    """
+    with target.exclusive(), target.manage() as management:
+        remembered, current = read_serving(target.store), read_current(target.store, management)
+        if current.underway is not None and current.underway.version == version:
+            with steps.step(f"undo the interrupted deployment of version {version}"):
+                undo(target.store, management, current, remembered.default if remembered else None)
+            return
+        if current.default == version:
+            raise VersionIsDefault(
+                403,
+                "InvalidModelVersionException",
+                f"Version {version} is the default: make another one it first, by `cifar rollback` or `cifar deploy`",
+            )
+        _require(current, version)
+        with steps.step(f"wait for the last answers of {version}"):
+            drain(management, version, options.settle_s)
+        with steps.step(f"unregister {version}"):
+            remove(management, version)
+        versions = tuple(served for served in current.versions if served.version != version)
+        history = tuple(served for served in current.history if served.version != version)
+        write_serving(target.store, replace(current, versions=versions, history=history))
+
+
+def scale(version: str, workers: int, target: Target, steps: Steps, options: Options) -> None:
+    """Give a version so many workers, now and after every restart.
+
+    Raises:
+        ModelNotFound: it is not served.
+        DeploymentFailed: they do not start; the server goes on trying.
+    """
+    with target.exclusive(), target.manage() as management:
+        current = read_current(target.store, management)
+        _require(current, version)
+        with steps.step(f"give version {version} {workers} workers"):
+            management.scale(version, workers)
+            write_serving(target.store, current.scaled(version, workers))
+            wait_until_ready(management, version, options.timeout_s, target.console_log)
+
+
+def _require(current: Serving, version: str) -> None:
+    names = [served.version for served in current.versions]
+    if version not in names:
+        raise ModelNotFound(
+            404, "ModelVersionNotFoundException", f"Version {version} is not served; {', '.join(names) or 'none'} is"
+        )
