@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -29,7 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # instead of this folder: its modules are called like the packages
 
 from benchmarks.machine import processor  # noqa: E402
-from launcher.server import CONFIG, MODEL_STORE, TorchServe  # noqa: E402
+from benchmarks.own_server import write_free_config  # noqa: E402
+from launcher.server import MODEL_STORE, TorchServe  # noqa: E402
 from training.atomic_write import atomic_write  # noqa: E402
 from training.command import run_stage  # noqa: E402
 from training.errors import TrainingError  # noqa: E402
@@ -69,7 +69,7 @@ def main(
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         models = [f"cifar=cifar-{version}.mar" for version in (first, second)]
-        server = TorchServe(folder / "run", _free_config(folder), MODEL_STORE, models)
+        server = TorchServe(folder / "run", write_free_config(folder), MODEL_STORE, models)
         server.start()
         try:
             script = _write_script(folder)
@@ -85,17 +85,6 @@ def main(
     with atomic_write(output) as temporary:
         temporary.write_text(_report(loads, first, second, rounds, seconds), encoding="utf-8")
     typer.echo(output.read_text(encoding="utf-8"))
-
-
-def _free_config(folder: Path) -> Path:
-    """Write config.properties with ports that nobody uses: a server may be running on its own."""
-    text = CONFIG.read_text(encoding="utf-8")
-    for port in ("8080", "8081", "8082", "7070", "7071"):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            text = re.sub(rf"([:=]){port}$", rf"\g<1>{probe.getsockname()[1]}", text, flags=re.MULTILINE)
-    (folder / "config.properties").write_text(text, encoding="utf-8")
-    return folder / "config.properties"
 
 
 def _write_script(folder: Path) -> Path:

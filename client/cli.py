@@ -21,6 +21,7 @@ from client.options import check_url_option
 from client.pictures import PictureFile, Pixels, list_files, open_input
 from client.samples import SampleSource, choose_samples
 from client.status import status
+from deployment.commands import deploy, rollback, scale, undeploy
 from launcher.commands import down, up
 
 # Fewer are answered before an eye has found the bar.
@@ -59,6 +60,10 @@ app = typer.Typer(
 app.command()(up)
 app.command()(down)
 app.command()(status)
+app.command()(deploy)
+app.command()(rollback)
+app.command()(undeploy)
+app.command()(scale)
 
 
 def main() -> None:

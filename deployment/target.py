@@ -1,7 +1,5 @@
 """Where the server is that a deployment changes, and the folder that it loads archives from."""
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from client.inference import InferenceClient
 from client.management import ManagementClient
 from client.tokens import find_tokens
 from deployment.errors import DeploymentRunning
+from launcher.serving import store_lock
 
 
 @dataclass(frozen=True)
@@ -45,15 +44,9 @@ class Target:
         Raises:
             DeploymentRunning: somebody else does.
         """
-        self.store.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.store, os.O_RDONLY)  # the folder itself is the lock: no file is left behind
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        with store_lock(self.store) as mine:
+            if not mine:
                 raise DeploymentRunning(
                     f"Another process is changing what is served from {self.store}; wait for its end"
-                ) from None
+                )
             yield
-        finally:
-            os.close(handle)

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import psutil
 
-from launcher.archives import check_model_store
+from launcher.archives import check_deployed, check_model_store
 from launcher.config import Addresses, read_addresses
 from launcher.errors import ConfigUnusable, StartFailed
 from launcher.java import find_java_home
 from launcher.ports import check_ports_free
 from launcher.readiness import NotReady, ReadyModel, wait_until_ready
+from launcher.reconcile import reconcile
+from launcher.serving import SERVING_NAME, Serving, forget_serving, read_serving, store_lock
 from launcher.state import RunState, find_server, read_state, write_state
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,7 +45,8 @@ class TorchServe:
         run_dir: for the logs and for what is remembered of the server; made by `start`, removed by `stop`.
         config: config.properties.
         model_store: the folder of the archives.
-        models: what to load, such as `["cifar=cifar-1.0.mar"]`; None leaves it to the configuration.
+        models: what to load, such as `["cifar=cifar-1.0.mar"]`, instead of what was deployed, which is then forgotten;
+            None: what was deployed (serving.json), and before any deployment every archive.
     """
 
     def __init__(
@@ -70,27 +73,41 @@ class TorchServe:
         return find_server(state) if state else None
 
     def start(self, timeout_s: float = START_TIMEOUT_S) -> list[ReadyModel]:
-        """Start it, unless it runs, and wait until it serves.
+        """Start it, unless it runs, and wait until it serves: the versions, default and workers that were deployed.
 
         Raises:
-            ConfigUnusable, ArchiveUnusable, JavaMissing, PortTaken: found before anything was started.
+            ConfigUnusable, ArchiveUnusable, ServingUnusable, JavaMissing, PortTaken: found before anything was started.
             StartFailed: it ended or did not serve in time. One that was just started is stopped again, one that ran
                 before goes on; the logs stay in the run folder.
         """
         addresses = self.addresses
-        archives = check_model_store(self.model_store, self.models)
+        serving = read_serving(self.model_store) if self.models is None else None
+        if serving is not None and serving.default is None:
+            serving = None
+        models = serving.models if serving is not None else self.models
+        archives = check_model_store(self.model_store, models)
+        check_deployed(self.model_store, serving.versions if serving is not None else ())
         with _exclusive(self.run_dir.parent):
             state = read_state(self.run_dir)
             running = state is not None and find_server(state) is not None
             if state is not None and running:
-                self._check_same(state, archives)
+                self._check_same(state, archives, serving)
             else:
                 self._remove(state)  # what a server that crashed has left
                 check_ports_free(addresses.endpoints)
-                state = self._launch(find_java_home(), archives)
+                state = self._launch(find_java_home(), archives, models)
         find_failure = self._find_end if running else self._find_failed_load
+        key_file = self.run_dir / "key_file.json"
         try:
-            return wait_until_ready(addresses, self.run_dir / "key_file.json", timeout_s, lambda: find_failure(state))
+            ready = wait_until_ready(addresses, key_file, timeout_s, lambda: find_failure(state))
+            if serving is not None:
+                with store_lock(self.model_store) as mine:
+                    if mine:  # else a deployment is changing what should run
+                        reconcile(addresses, key_file, serving)
+                ready = wait_until_ready(addresses, key_file, timeout_s, lambda: self._find_end(state))
+            elif not running:
+                forget_serving(self.model_store)
+            return ready
         except NotReady as error:
             if running and find_server(state) is None:  # it was at its end when it was found
                 return self.start(timeout_s)
@@ -113,10 +130,18 @@ class TorchServe:
             self._remove(state)
         return running
 
-    def _check_same(self, state: RunState, archives: list[Path]) -> None:
+    def _check_same(self, state: RunState, archives: list[Path], serving: Serving | None) -> None:
         """Refuse to pass a running server off as the one that was asked for."""
         asked = _times_of_change(archives)
-        if (state.config, set(state.archives)) != (str(self.config.resolve()), set(asked)):
+        same_config = state.config == str(self.config.resolve())
+        if same_config and serving is not None:  # what was deployed since it was started is told by digests
+            return
+        if (self.model_store / SERVING_NAME).exists():
+            raise ConfigUnusable(
+                f"A TorchServe runs here already, with what was deployed ({self.model_store / SERVING_NAME}). "
+                "`cifar up` without names keeps that; to serve something else, stop it first: make down"
+            )
+        if not same_config or set(state.archives) != set(asked):
             raise ConfigUnusable(
                 f"A TorchServe runs here already, with {state.config} and {', '.join(state.archives)}. "
                 "Stop it first: make down"
@@ -133,7 +158,7 @@ class TorchServe:
             self._end_processes(state)
         shutil.rmtree(self.run_dir, ignore_errors=True)
 
-    def _launch(self, java_home: Path, archives: list[Path]) -> RunState:
+    def _launch(self, java_home: Path, archives: list[Path], models: list[str] | None) -> RunState:
         """Run the plain `torchserve --start`, which leaves a Java process behind, and remember that."""
         logs = self.run_dir / "logs"
         logs.mkdir(parents=True)
@@ -153,7 +178,7 @@ class TorchServe:
         environment.pop("TS_CONFIG_FILE", None)  # it would beat --ts-config
         command = [sys.executable, "-m", "ts.model_server", "--start", "--ncs"]
         command += ["--ts-config", str(self.config.resolve()), "--model-store", str(self.model_store.resolve())]
-        command += ["--models", *self.models] if self.models else []
+        command += ["--models", *models] if models else []
         with (logs / "console.log").open("wb") as console:
             subprocess.run(
                 command,

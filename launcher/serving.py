@@ -3,6 +3,10 @@
 It appears with the first deployment. Why not TorchServe's own snapshots: docs/adr/0010.
 """
 
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -114,6 +118,25 @@ def write_serving(store: Path, serving: Serving) -> None:
 def forget_serving(store: Path) -> None:
     """Forget what was deployed."""
     (store / SERVING_NAME).unlink(missing_ok=True)
+
+
+@contextmanager
+def store_lock(store: Path) -> Iterator[bool]:
+    """Try to be the only one who changes what is served from a model store; yield whether this succeeded.
+
+    The lock goes with the process, however it ends.
+    """
+    store.mkdir(parents=True, exist_ok=True)
+    handle = os.open(store, os.O_RDONLY)  # the folder itself is the lock: no file is left behind
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = True
+        except BlockingIOError:
+            mine = False
+        yield mine
+    finally:
+        os.close(handle)
 
 
 def _parse(content: dict[str, Any]) -> Serving:
