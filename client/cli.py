@@ -20,8 +20,8 @@ from client.inference import DEFAULT_URL, InferenceClient, Prediction
 from client.options import check_url_option
 from client.pictures import PictureFile, Pixels, list_files, open_input
 from client.samples import SampleSource, choose_samples
-from client.status import status
 from deployment.commands import deploy, rollback, scale, undeploy
+from deployment.status import status
 from launcher.commands import down, up
 
 # Fewer are answered before an eye has found the bar.

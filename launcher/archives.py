@@ -78,6 +78,9 @@ def check_archive(archive: Path) -> None:
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ArchiveUnusable(f"{archive} is truncated or no archive ({error}); build it again: make archive") from None
     except (KeyError, TypeError, ValueError):
-        raise ArchiveUnusable(f"{archive} has no manifest that names a model ({_MANIFEST}); build it again") from None
+        raise ArchiveUnusable(
+            f"{archive} has no manifest that names a model ({_MANIFEST}): it is truncated, or no archive; build it "
+            "again: make archive"
+        ) from None
     if damaged or not name:
         raise ArchiveUnusable(f"{archive} is damaged in {damaged or _MANIFEST}; build it again: make archive")

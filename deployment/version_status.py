@@ -1,0 +1,65 @@
+"""What a running server says of each version."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from client.errors import CifarError, ModelNotFound
+from client.management import ManagementClient, ModelVersion
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """One version, as `cifar status --json` prints it.
+
+    Attributes:
+        version: as its archive says.
+        default: whether requests that name no version get this one.
+        archive: its file name in the model store.
+        ready_workers: those that have loaded the model.
+        workers: how many there should be.
+        queue_length: requests that wait for one.
+        started: when the first of its workers was started; None without workers.
+        about: what its handler says (docs/http-api.md, "What is served"); empty where it does not answer.
+    """
+
+    version: str
+    default: bool
+    archive: str
+    ready_workers: int
+    workers: int
+    queue_length: int
+    started: datetime | None
+    about: dict[str, Any]
+
+
+def read_status(management: ManagementClient) -> list[VersionStatus]:
+    """Return the versions in the order in which they were registered; raises CifarError (client.errors)."""
+    try:
+        default = management.describe().version
+    except ModelNotFound:
+        return []
+    return [_read_version(management, described, default) for described in management.describe_all()]
+
+
+def _read_version(management: ManagementClient, described: ModelVersion, default: str) -> VersionStatus:
+    return VersionStatus(
+        version=described.version,
+        default=described.version == default,
+        archive=described.archive,
+        ready_workers=described.ready_workers,
+        workers=described.min_workers,
+        queue_length=described.queue_length,
+        started=min((worker.started for worker in described.workers), default=None),
+        about=_ask_handler(management, described),
+    )
+
+
+def _ask_handler(management: ManagementClient, described: ModelVersion) -> dict[str, Any]:
+    """Return what the handler says; a version without a worker would leave the question in its queue."""
+    if not described.ready_workers:
+        return {}
+    try:
+        return management.customized(described.version)
+    except CifarError:  # a busy or foreign handler: the rest of the table is worth having
+        return {}

@@ -1,0 +1,50 @@
+"""Archives of tiny networks, whose workers are ready in two seconds, made by the real export and the real archiver."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from launcher.server import ROOT
+from tests.e2e.service import BIN, run
+from training.archive import normalise
+from training.certificate import synthetic_images
+from training.export import export
+from training.labels import class_names
+from training.model import Classifier, ModelParams, build_classifier
+
+PARAMS = ModelParams("ImprovedCNN", filters=(4, 4, 4), hidden_width=8)
+
+
+def tiny_classifier(seed: int) -> Classifier:
+    torch.manual_seed(seed)
+    return build_classifier(PARAMS).eval()
+
+
+def copy_handler(folder: Path) -> Path:
+    """Copy the handler's folder, with small batches: fewer shapes to warm."""
+    shutil.copytree(ROOT / "handler", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    config = folder / "model-config.yaml"
+    text = config.read_text()
+    assert "batchSize: 16" in text
+    config.write_text(text.replace("batchSize: 16", "batchSize: 2"))
+    return folder
+
+
+def tiny_archive(folder: Path, version: str, seed: int, handler: Path) -> Path:
+    """Return `cifar-<version>.mar` with its digest beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata = {"class_names": list(class_names()), "version": version, "weights_digest": f"{seed:064x}"}
+    export(tiny_classifier(seed), metadata, synthetic_images(6), 1e-5, folder / "model.pt")
+    return pack(folder, version, handler)
+
+
+def pack(folder: Path, version: str, handler: Path) -> Path:
+    """Pack `folder`/model.pt with a handler."""
+    run(BIN / "torch-model-archiver", "--force", "--model-name", "cifar", "--version", version,
+        "--serialized-file", folder / "model.pt", "--handler", handler / "cifar_handler.py",
+        "--extra-files", f"{handler}/*.py,{handler}/*.json", "--config-file", handler / "model-config.yaml",
+        "--export-path", folder, env={"TMPDIR": str(folder)})  # fmt: skip
+    archive = folder / f"cifar-{version}.mar"
+    normalise(folder / "cifar.mar", archive)
+    return archive
