@@ -17,8 +17,11 @@ UNGATED := $(if $(filter training/pretrained/%,$(WEIGHTS)),--no-gate)
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-up: .venv/.serving $(ARCHIVE) ## Set up, start TorchServe with VERSION (1.0 or 2.0: shipped), print ten predictions; it stays up
-	@$(BIN)/cifar up cifar=$(notdir $(ARCHIVE))
+# What was deployed is served again, unless a version is asked for.
+DEPLOYED := $(if $(filter file,$(origin VERSION)),$(wildcard model_store/serving.json))
+
+up: .venv/.serving $(if $(DEPLOYED),,$(ARCHIVE)) ## Set up, start TorchServe with what was deployed, or VERSION (1.0, 2.0); ten predictions
+	@$(BIN)/cifar up $(if $(DEPLOYED),,cifar=$(notdir $(ARCHIVE)))
 	@$(BIN)/cifar predict
 
 down: ## Stop TorchServe and remove what it made at run time

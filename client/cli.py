@@ -20,7 +20,7 @@ from client.inference import DEFAULT_URL, InferenceClient, Prediction
 from client.options import check_url_option
 from client.pictures import PictureFile, Pixels, list_files, open_input
 from client.samples import SampleSource, choose_samples
-from deployment.commands import deploy, rollback, scale, undeploy
+from deployment.commands import deploy, follow, rollback, scale, undeploy
 from deployment.status import status
 from launcher.commands import down, up
 
@@ -63,6 +63,7 @@ app.command()(status)
 app.command()(deploy)
 app.command()(rollback)
 app.command()(undeploy)
+app.command()(follow)
 app.command()(scale)
 
 

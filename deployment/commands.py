@@ -1,14 +1,19 @@
 """`cifar deploy`, `rollback`, `undeploy` and `scale`."""
 
+import os
+import signal
+import threading
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from deployment import deploy as deploying
+from deployment import follow as following
 from deployment import rollback as rolling_back
 from deployment import undeploy as undeploying
 from deployment.deploy import Options
+from deployment.promote import from_registry, promote, record, try_tag
 from deployment.steps import Steps
 from deployment.target import Target
 from launcher.config import read_addresses
@@ -23,11 +28,16 @@ KeepOption = Annotated[int, typer.Option(min=1, help="Versions that stay registe
 WatchOption = Annotated[float, typer.Option(min=0, help="Seconds for which the new default is watched.")]
 TimeoutOption = Annotated[float, typer.Option(min=1, help="Seconds in which its workers must be READY.")]
 
+VERIFY_KEY = "CIFAR_VERIFY_KEY"  # the environment variable with the path of the public key that archives must fit
+
 _OPTIONS = Options()
 
 
 def deploy(
-    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="An archive, such as model_store/cifar-2.0.mar.")],
+    what: Annotated[
+        str,
+        typer.Argument(metavar="ARCHIVE", help="An archive (*.mar), models:/cifar@ALIAS or models:/cifar/VERSION."),
+    ],
     version: Annotated[str | None, typer.Option(help="Serve it as this version, not as its manifest's.")] = None,
     keep: KeepOption = _OPTIONS.keep,
     watch_s: WatchOption = _OPTIONS.watch_s,
@@ -37,8 +47,13 @@ def deploy(
     run_dir: RunDirOption = RUN_DIR,
 ) -> None:
     """Bring a version into service without losing a request, or leave everything as it was."""
-    steps, options = Steps(), Options(keep, watch_s, timeout_s)
-    change = deploying.deploy(archive, _find_target(config, model_store, run_dir), steps, options, version)
+    steps, options = Steps(), _choose(keep, watch_s, timeout_s)
+    target = find_target(config, model_store, run_dir)
+    if what.startswith("models:"):
+        change = promote(what, target, steps, options, version)
+    else:
+        change = deploying.deploy(Path(what), target, steps, options, version)
+        record(change, steps)
     steps.say(f"Version {change.now.version} is deployed.")
 
 
@@ -51,8 +66,9 @@ def rollback(
     run_dir: RunDirOption = RUN_DIR,
 ) -> None:
     """Make the default before the default again: at once where its workers are there."""
-    steps, options = Steps(), Options(keep, watch_s, timeout_s)
-    change = rolling_back.rollback(_find_target(config, model_store, run_dir), steps, options)
+    steps, options = Steps(), _choose(keep, watch_s, timeout_s)
+    change = rolling_back.rollback(find_target(config, model_store, run_dir), steps, options)
+    record(change, steps, back=True)
     steps.say(f"Version {change.now.version} is the default again.")
 
 
@@ -63,7 +79,30 @@ def undeploy(
     run_dir: RunDirOption = RUN_DIR,
 ) -> None:
     """Unregister a version after its last answers; its archive stays in the model store."""
-    undeploying.undeploy(version, _find_target(config, model_store, run_dir), Steps(), _OPTIONS)
+    steps = Steps()
+    gone = undeploying.undeploy(version, find_target(config, model_store, run_dir), steps, _OPTIONS)
+    if from_registry(gone):
+        try_tag(gone.source or "", "undeployed", "", steps)
+
+
+def follow(
+    uri: Annotated[
+        str, typer.Argument(metavar="URI", help="models:/cifar@ALIAS, in the store of MLFLOW_TRACKING_URI.")
+    ],
+    every_s: Annotated[float, typer.Option(min=1, help="Seconds between two looks at the alias.")] = 30,
+    keep: KeepOption = _OPTIONS.keep,
+    watch_s: WatchOption = _OPTIONS.watch_s,
+    timeout_s: TimeoutOption = _OPTIONS.timeout_s,
+    config: ConfigOption = CONFIG,
+    model_store: StoreOption = MODEL_STORE,
+    run_dir: RunDirOption = RUN_DIR,
+) -> None:
+    """Deploy the version that an alias names, now and whenever it moves; until Ctrl-C or SIGTERM."""
+    end = threading.Event()
+    for kind in (signal.SIGINT, signal.SIGTERM):  # a deployment that has begun comes to its end first
+        signal.signal(kind, lambda *_: end.set())
+    target, options = find_target(config, model_store, run_dir), _choose(keep, watch_s, timeout_s)
+    following.follow(uri, target, Steps(), options, wait=lambda: not end.wait(every_s))
 
 
 def scale(
@@ -76,10 +115,16 @@ def scale(
 ) -> None:
     """Give a version so many workers, now and after every restart."""
     options = Options(timeout_s=timeout_s)
-    undeploying.scale(version, workers, _find_target(config, model_store, run_dir), Steps(), options)
+    undeploying.scale(version, workers, find_target(config, model_store, run_dir), Steps(), options)
 
 
-def _find_target(config: Path, model_store: Path, run_dir: Path) -> Target:
+def _choose(keep: int, watch_s: float, timeout_s: float) -> Options:
+    key = os.environ.get(VERIFY_KEY)
+    return Options(keep, watch_s, timeout_s, public_key=Path(key) if key else None)
+
+
+def find_target(config: Path, model_store: Path, run_dir: Path) -> Target:
+    """Return the server that these options mean; raises ConfigUnusable."""
     addresses = read_addresses(config)
     console_log = run_dir / "logs" / "console.log"
     return Target(model_store, addresses.management, addresses.inference, addresses.metrics, console_log)

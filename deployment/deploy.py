@@ -14,6 +14,7 @@ from deployment.archive import VERSION_PATTERN, Candidate, inspect_archive
 from deployment.current import describe_served, read_current, same_archive, undo
 from deployment.errors import ArchiveRefused, VersionTaken
 from deployment.parity import check_parity
+from deployment.signing import verify_archive
 from deployment.steps import Steps
 from deployment.target import Target
 from deployment.versions import SETTLE_S, drain, remove, wait_until_ready
@@ -37,6 +38,7 @@ class Options:
         timeout_s: seconds in which its workers must be READY.
         settle_s: seconds that requests which a worker holds may take.
         source: where the archive comes from, if not from its path.
+        public_key: the archive must be signed with the other half of this key; None: it need not be signed.
     """
 
     keep: int = 2
@@ -44,6 +46,7 @@ class Options:
     timeout_s: float = 120.0
     settle_s: float = SETTLE_S
     source: str | None = None
+    public_key: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,11 @@ def deploy(archive: Path, target: Target, steps: Steps, options: Options, versio
         target.infer() as inference,
     ):
         with steps.step("check the archive") as step:
+            if options.public_key is not None:
+                verify_archive(archive, options.public_key)
             candidate = _inspect(archive, version, Path(folder))
             recorded = "as recorded" if candidate.recorded else f"no {archive.name}.sha256 to compare with"
+            recorded += "" if options.public_key is None else ", signature verified"
             step.note(
                 f"version {candidate.version}, {candidate.size / 1e6:.1f} MB, SHA-256 {candidate.sha256[:12]}…, "
                 f"{recorded}"
@@ -182,6 +188,8 @@ class Rollout:
             if not (store / underway.archive).exists():
                 with atomic_write(store / underway.archive) as temporary:
                     shutil.copyfile(candidate.path, temporary)
+                    if digest_file(temporary) != candidate.sha256:
+                        raise ArchiveRefused(f"{candidate.path} has changed since it was checked; deploy it again")
                 (store / f"{underway.archive}.sha256").write_text(f"{candidate.sha256}  {underway.archive}\n")
             step.note(underway.archive)
         with self._steps.step("register it, and wait for its workers") as step:

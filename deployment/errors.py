@@ -7,6 +7,7 @@ CifarError (client.errors)
 ├── DeploymentFailed    the server did not come to serve the version as it should; what served before serves
 ├── DeploymentRunning   another process is changing this model store
 ├── NothingToRollBackTo there was no default before this one
+├── RegistryUnusable    MLflow's registry lacks what was asked for, or cannot be asked
 └── NotDrained          requests kept waiting for a version that was to go
 """
 
@@ -35,6 +36,10 @@ class DeploymentRunning(CifarError):
 
 class NothingToRollBackTo(CifarError):
     """No default before this one is known."""
+
+
+class RegistryUnusable(CifarError):
+    """MLflow is not installed, does not answer, or has no such model, alias or version."""
 
 
 class NotDrained(CifarError):

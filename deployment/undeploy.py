@@ -8,11 +8,14 @@ from deployment.deploy import Options
 from deployment.steps import Steps
 from deployment.target import Target
 from deployment.versions import drain, remove, wait_until_ready
-from launcher.serving import Serving, read_serving, write_serving
+from launcher.serving import ServedVersion, Serving, read_serving, write_serving
 
 
-def undeploy(version: str, target: Target, steps: Steps, options: Options) -> None:
+def undeploy(version: str, target: Target, steps: Steps, options: Options) -> ServedVersion:
     """Unregister a version after its last answers; its archive stays in the model store.
+
+    Returns:
+        What was taken away.
 
     Raises:
         VersionIsDefault: requests that name no version need it.
@@ -24,14 +27,14 @@ def undeploy(version: str, target: Target, steps: Steps, options: Options) -> No
         if current.underway is not None and current.underway.version == version:
             with steps.step(f"undo the interrupted deployment of version {version}"):
                 undo(target.store, management, current, remembered.default if remembered else None)
-            return
+            return ServedVersion(version, current.underway.archive, current.underway.sha256)
         if current.default == version:
             raise VersionIsDefault(
                 403,
                 "InvalidModelVersionException",
                 f"Version {version} is the default: make another one it first, by `cifar rollback` or `cifar deploy`",
             )
-        _require(current, version)
+        gone = _require(current, version)
         with steps.step(f"wait for the last answers of {version}"):
             drain(management, version, options.settle_s)
         with steps.step(f"unregister {version}"):
@@ -39,6 +42,7 @@ def undeploy(version: str, target: Target, steps: Steps, options: Options) -> No
         versions = tuple(served for served in current.versions if served.version != version)
         history = tuple(served for served in current.history if served.version != version)
         write_serving(target.store, replace(current, versions=versions, history=history))
+        return gone
 
 
 def scale(version: str, workers: int, target: Target, steps: Steps, options: Options) -> None:
@@ -57,9 +61,10 @@ def scale(version: str, workers: int, target: Target, steps: Steps, options: Opt
             wait_until_ready(management, version, options.timeout_s, target.console_log)
 
 
-def _require(current: Serving, version: str) -> None:
-    names = [served.version for served in current.versions]
-    if version not in names:
+def _require(current: Serving, version: str) -> ServedVersion:
+    found = {served.version: served for served in current.versions}
+    if version not in found:
         raise ModelNotFound(
-            404, "ModelVersionNotFoundException", f"Version {version} is not served; {', '.join(names) or 'none'} is"
+            404, "ModelVersionNotFoundException", f"Version {version} is not served; {', '.join(found) or 'none'} is"
         )
+    return found[version]

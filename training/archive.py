@@ -6,17 +6,23 @@ the disk has them. Without all that, an archive's digest says what is in it.
 
 import hashlib
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from deployment.errors import SignatureRefused
+from deployment.signing import sign_archive, signature_path
+from launcher.errors import ServingUnusable
+from launcher.serving import SERVING_NAME, read_serving
 from training.atomic_write import atomic_write
 from training.command import console, run_stage
 from training.errors import ExportRefused
 
 DIGEST_SUFFIX = ".sha256"  # of the file beside an archive
+SIGNING_KEY = "CIFAR_SIGNING_KEY"  # the environment variable with the path of a private key
 
 _MANIFEST = "MAR-INF/MANIFEST.json"
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can hold
@@ -26,7 +32,8 @@ _MODE = 0o100644 << 16  # a regular file, which its owner may write
 def normalise(source: Path, output: Path, version: str | None = None) -> str:
     """Write an archive again: entries by name, one date, one mode, and no time in the manifest.
 
-    Beside the output comes `<output>.sha256`, in the form that `sha256sum --check` reads.
+    Beside the output comes `<output>.sha256`, in the form that `sha256sum --check` reads; and, where the environment
+    variable CIFAR_SIGNING_KEY names a private key, the signature `<output>.sig`.
 
     Args:
         source: what torch-model-archiver made.
@@ -37,7 +44,8 @@ def normalise(source: Path, output: Path, version: str | None = None) -> str:
         The output's SHA-256, in hexadecimal digits.
 
     Raises:
-        ExportRefused: no archive, or a damaged one; the output stays as it is.
+        ExportRefused: no archive, or a damaged one; the output is deployed, with other content; or it cannot be signed.
+            The output stays as it is.
     """
     try:
         with zipfile.ZipFile(source) as archive:
@@ -57,10 +65,39 @@ def normalise(source: Path, output: Path, version: str | None = None) -> str:
                 # Weights hardly shrink, and zlib's versions differ in what they make of the same bytes.
                 archive.writestr(entry, content, zipfile.ZIP_STORED)
         digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+        _refuse_to_replace_deployed(output, digest)
         # First: killed in between, an archive is left that does not fit its digest, which is refused, not served.
         with atomic_write(output.with_name(output.name + DIGEST_SUFFIX)) as recorded:
             recorded.write_text(f"{digest}  {output.name}\n", encoding="ascii")
+        _sign(temporary, signature_path(output))
     return digest
+
+
+def _sign(archive: Path, signature: Path) -> None:
+    """Put the signature where it belongs; without a key, one of older content goes."""
+    key = os.environ.get(SIGNING_KEY)
+    if not key:
+        signature.unlink(missing_ok=True)
+        return
+    try:
+        sign_archive(archive, Path(key)).replace(signature)
+    except SignatureRefused as error:
+        raise ExportRefused(f"{error} ({SIGNING_KEY})") from error
+
+
+def _refuse_to_replace_deployed(output: Path, digest: str) -> None:
+    """What was deployed must be there when the server starts again, byte for byte."""
+    try:
+        serving = read_serving(output.parent)
+    except ServingUnusable as error:
+        raise ExportRefused(str(error)) from error
+    for served in (*serving.versions, *serving.history) if serving else ():
+        if served.archive == output.name and served.sha256 != digest:
+            raise ExportRefused(
+                f"{output} was deployed as version {served.version}, and what was built now differs from it. Build it "
+                f"under another version (make archive VERSION=…), or forget what was deployed: rm {output.parent}/"
+                f"{SERVING_NAME}"
+            )
 
 
 def main(

@@ -330,10 +330,10 @@ STEPS = [
 def test_killed_after_any_step_it_is_finished_by_the_same_command(site, step):
     code = (
         "import sys; from pathlib import Path\n"
-        "from deployment.commands import _find_target\n"
+        "from deployment.commands import find_target\n"
         "from deployment.deploy import Options, deploy; from deployment.steps import Steps\n"
         "archive, *where = map(Path, sys.argv[1:])\n"
-        "deploy(archive, _find_target(*where), Steps(), Options(watch_s=0.3, settle_s=0.3))"
+        "deploy(archive, find_target(*where), Steps(), Options(watch_s=0.3, settle_s=0.3))"
     )
     where = [site.server.config, site.target.store, site.server.run_dir]
     command = [sys.executable, "-u", "-c", code, site.archives["2.0"], *where]

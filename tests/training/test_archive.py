@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from deployment.signing import verify_archive
+from launcher.serving import ServedVersion, Serving, write_serving
 from training.archive import normalise
 from training.errors import ExportRefused
 from training.model import ModelParams, build_classifier
@@ -80,6 +82,41 @@ def test_an_archive_that_could_not_be_replaced_does_not_fit_the_new_digest(tmp_p
     recorded = (tmp_path / "cifar-1.0.mar.sha256").read_text().split()[0]
     assert recorded != hashlib.sha256(before).hexdigest()
     assert sorted(file.name for file in tmp_path.iterdir() if file.name.startswith(".")) == []
+
+
+def test_what_was_deployed_is_not_replaced_by_other_content(tmp_path):
+    made = tmp_path / "store" / "cifar-1.0.mar"
+    digest = normalise(pack(tmp_path / "one.mar", ["a"], 2026, 0o100644), made)
+    served = ServedVersion("1.0", made.name, digest)
+    write_serving(made.parent, Serving("1.0", (served,)))
+    assert normalise(tmp_path / "one.mar", made) == digest
+    other = pack(tmp_path / "other.mar", ["b"], 2026, 0o100644)
+    with pytest.raises(ExportRefused, match=r"was deployed as version 1\.0, and what was built now differs"):
+        normalise(other, made)
+    assert hashlib.sha256(made.read_bytes()).hexdigest() == digest
+    assert made.with_name("cifar-1.0.mar.sha256").read_text().split()[0] == digest
+    normalise(other, made.with_name("cifar-2.0.mar"))
+    (made.parent / "serving.json").write_text("{")
+    with pytest.raises(ExportRefused, match=r"serving\.json does not say"):
+        normalise(other, made.with_name("cifar-2.0.mar"))
+
+
+def test_with_a_key_the_archive_is_signed_and_without_one_no_old_signature_stays(tmp_path, monkeypatch):
+    private, public = tmp_path / "signing.pem", tmp_path / "signing.pub"
+    curve = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    subprocess.run(["openssl", "genpkey", *curve, "-out", private], check=True, capture_output=True)
+    subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
+    source, made = pack(tmp_path / "one.mar", ["a"], 2026, 0o100644), tmp_path / "store" / "cifar-1.0.mar"
+    monkeypatch.setenv("CIFAR_SIGNING_KEY", str(private))
+    normalise(source, made)
+    verify_archive(made, public)
+    monkeypatch.setenv("CIFAR_SIGNING_KEY", str(tmp_path / "none.pem"))
+    with pytest.raises(ExportRefused, match=r"none\.pem cannot be read.*CIFAR_SIGNING_KEY"):
+        normalise(source, made)
+    verify_archive(made, public)
+    monkeypatch.delenv("CIFAR_SIGNING_KEY")
+    normalise(source, made)
+    assert sorted(path.name for path in made.parent.iterdir()) == ["cifar-1.0.mar", "cifar-1.0.mar.sha256"]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "no manifest", "a list for a manifest"])
