@@ -143,8 +143,8 @@ def _check_manifest(path: Path, archive: zipfile.ZipFile) -> tuple[str, str]:
     model = json.loads(archive.read(_MANIFEST))["model"]
     if model["modelName"] != MODEL_NAME:
         raise ArchiveRefused(f"{path} is of the model {model['modelName']!r}; this service is of {MODEL_NAME!r}")
-    version = str(model.get("modelVersion"))
-    if not re.fullmatch(VERSION_PATTERN, version):
+    version = model.get("modelVersion")
+    if not isinstance(version, str) or not re.fullmatch(VERSION_PATTERN, version):
         raise ArchiveRefused(
             f"{path} has the version {version!r}; expected up to 50 letters, digits, dots, dashes and underscores"
         )

@@ -1,0 +1,98 @@
+"""What should be served: written whole, read back, refused where it makes no sense."""
+
+import pytest
+
+from launcher.archives import check_deployed, digest_file
+from launcher.errors import ArchiveUnusable, ServingUnusable
+from launcher.serving import (
+    ServedVersion,
+    Serving,
+    Underway,
+    forget_serving,
+    read_serving,
+    store_lock,
+    write_serving,
+)
+
+ONE = ServedVersion("1.0", "cifar-1.0.mar", "a" * 64)
+TWO = ServedVersion("2.0", "cifar-2.0.mar", "b" * 64, "2026-11-23T12:00:00+00:00", "models:/cifar/7", 3)
+SERVING = Serving("2.0", (ONE, TWO), (ONE,), Underway("3.0", "cifar-3.0.mar", "c" * 64, True, False))
+
+
+def test_it_comes_back_as_it_was_written(tmp_path):
+    assert read_serving(tmp_path) is None
+    write_serving(tmp_path, SERVING)
+    assert read_serving(tmp_path) == SERVING
+    assert [path.name for path in tmp_path.iterdir()] == ["serving.json"]
+    forget_serving(tmp_path)
+    forget_serving(tmp_path)
+    assert read_serving(tmp_path) is None
+
+
+def test_the_default_is_loaded_first_and_becomes_it_so():
+    assert SERVING.models == ["cifar=cifar-2.0.mar", "cifar=cifar-1.0.mar"]
+
+
+def test_a_version_is_found_as_it_should_run_else_as_it_last_ran():
+    again = ServedVersion("1.0", "cifar-1.0.mar", "d" * 64)
+    serving = Serving("2.0", (TWO,), (ONE, again))
+    assert (serving.find("2.0"), serving.find("1.0"), serving.find("9")) == (TWO, again, None)
+    assert serving.scaled("2.0", 5).find("2.0") == ServedVersion(
+        TWO.version, TWO.archive, TWO.sha256, TWO.deployed, TWO.source, 5
+    )
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"default": "1.0", "versions": [], "history": [], "underway": null}',
+        '{"default": null, "versions": [{"version": "1.0"}], "history": [], "underway": null}',
+        '{"default": null, "versions": null, "history": [], "underway": null}',
+        '{"default": null, "versions": [], "history": [], "underway": {"who": 1}}',
+    ],
+)
+def test_a_file_that_does_not_say_it_is_refused_and_left_alone(tmp_path, content):
+    (tmp_path / "serving.json").write_text(content)
+    with pytest.raises(
+        ServingUnusable, match=r"serving\.json does not say what should be served .*cifar up cifar=ARCHIVE"
+    ):
+        read_serving(tmp_path)
+    assert (tmp_path / "serving.json").read_text() == content
+
+
+def test_a_failing_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    write_serving(tmp_path, SERVING)
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("training.atomic_write.os.fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_serving(tmp_path, Serving("1.0", (ONE,)))
+    assert read_serving(tmp_path) == SERVING
+    assert [path.name for path in tmp_path.iterdir()] == ["serving.json"]
+
+
+def test_deployed_archives_are_known_by_their_digest(tmp_path):
+    archive = tmp_path / "cifar-1.0.mar"
+    archive.write_bytes(b"archive")
+    served = ServedVersion("1.0", archive.name, digest_file(archive))
+    check_deployed(tmp_path, [served])
+    archive.write_bytes(b"Archive")
+    with pytest.raises(ArchiveUnusable, match=rf"{archive} is not what was deployed as version 1\.0.*{served.sha256}"):
+        check_deployed(tmp_path, [served])
+    archive.unlink()
+    with pytest.raises(ArchiveUnusable, match=rf"{archive}, which was deployed as version 1\.0, cannot be read"):
+        check_deployed(tmp_path, [served])
+
+
+def test_one_at_a_time_changes_a_store(tmp_path):
+    with store_lock(tmp_path / "new") as first, store_lock(tmp_path / "new") as second:
+        assert (first, second) == (True, False)
+    with store_lock(tmp_path / "new") as again:
+        assert again
+    assert list((tmp_path / "new").iterdir()) == []
