@@ -12,7 +12,7 @@ HANDLER := $(wildcard handler/*.*)
 UNGATED := $(if $(filter training/pretrained/%,$(WEIGHTS)),--no-gate)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down archive data train card accuracy fuzz bench test check lock
+.PHONY: help up down archive data train card accuracy fuzz bench deploys test check lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ fuzz: .venv/.dev ## Send 20,000 mutated bodies to the running server (make up), 
 bench: .venv/.training ## Measure decoding and training; writes the tables in benchmarks/results
 	$(BIN)/python benchmarks/decoding.py
 	$(BIN)/python benchmarks/training.py
+
+deploys: .venv/.training $(ARCHIVE) ## Ten deployments and rollbacks under load, on a server of its own; writes the table in benchmarks/results
+	$(BIN)/python benchmarks/deploys.py
 
 test: .venv/.dev ## Set up what the tests need and run all of them
 	$(BIN)/python -m pytest
