@@ -10,6 +10,7 @@ version than the one whose deployment was reported done before.
 
 import os
 import platform
+import re
 import shutil
 import statistics
 import subprocess
@@ -40,12 +41,20 @@ RESULTS = ROOT / "benchmarks" / "results" / "deploys.md"
 
 @dataclass(frozen=True)
 class Changed:
-    """One deployment or rollback: its command, the version that answers since, and when it began and was done."""
+    """One deployment or rollback.
+
+    Attributes:
+        command: deploy or rollback.
+        version: that answers since.
+        begin, done: of the command, seconds of time.monotonic().
+        switch: seconds that its step "make it the default" took.
+    """
 
     command: str
     version: str
     begin: float
     done: float
+    switch: float
 
 
 def main(
@@ -88,7 +97,10 @@ def _change(server: TorchServe, command: str, version: str, archive: Path | None
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise TrainingError(f"cifar {command} failed: {done.stdout}{done.stderr}")
-    return Changed(command, version, begin, time.monotonic())
+    switch = re.search(r"([\d.]+) s +done +make it the default", done.stdout)
+    if switch is None:
+        raise TrainingError(f"cifar {command} does not tell of a switch: {done.stdout}")
+    return Changed(command, version, begin, time.monotonic(), float(switch[1]))
 
 
 def _count_stale(load: SteadyLoad, changes: list[Changed]) -> int:
@@ -111,6 +123,7 @@ def _report(load: SteadyLoad, changes: list[Changed], stale: int) -> str:
         command: [change.done - change.begin for change in changes if change.command == command]
         for command in ("deploy", "rollback")
     }
+    switches = [change.switch for change in changes if change.command == "rollback"]
     during = [asked.answered - asked.sent for asked in load.asked]
     by_version: dict[str, int] = {}
     for asked in load.asked:
@@ -127,14 +140,15 @@ def _report(load: SteadyLoad, changes: list[Changed], stale: int) -> str:
         f"| **lost** | **{len(load.failures)}** |\n"
         f"| **answered by a version that had been replaced** | **{stale}** |\n"
         f"| `cifar deploy`, median (fastest to slowest) | {_spread(times['deploy'])} |\n"
-        f"| `cifar rollback` | {_spread(times['rollback'])} |\n"
+        f"| `cifar rollback`, with the start of its process | {_spread(times['rollback'])} |\n"
+        f"| the rollback itself: the default before is the default again | {_spread(switches)} |\n"
         f"| slowest answer; median | {max(during):.2f} s; {statistics.median(during) * 1000:.0f} ms |\n\n"
         f"Answers by version: {answered}.\n"
     )
 
 
 def _spread(seconds: list[float]) -> str:
-    return f"{statistics.median(seconds):.1f} s ({min(seconds):.1f} to {max(seconds):.1f})"
+    return f"{statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"
 
 
 if __name__ == "__main__":

@@ -21,14 +21,17 @@ Kind = Literal["inference", "management"]
 _TIMEOUT_S = 10.0
 
 
-def find_tokens(kind: Kind, url: str, management_url: str = DEFAULT_MANAGEMENT_URL) -> "Tokens":
+def find_tokens(
+    kind: Kind, url: str, management_url: str = DEFAULT_MANAGEMENT_URL, key_file: Path | None = None
+) -> "Tokens":
     """Return what the environment says to show the server at `url`.
 
     The variable CIFAR_INFERENCE_TOKEN or CIFAR_MANAGEMENT_TOKEN holds a token, CIFAR_KEY_FILE the path of a server's
-    key_file.json. Without them a server on this machine is shown the token in run/key_file.json, where there is one.
+    key_file.json. Without them a server on this machine is shown the token in `key_file`, by default run/key_file.json,
+    where there is one.
     """
     given, named = os.environ.get(variable(kind)), os.environ.get("CIFAR_KEY_FILE")
-    own = KEY_FILE if is_loopback(url) else None
+    own = (key_file or KEY_FILE) if is_loopback(url) else None
     return Tokens(kind, Path(named) if named else own, management_url, given)
 
 

@@ -98,10 +98,10 @@ def follow(
     run_dir: RunDirOption = RUN_DIR,
 ) -> None:
     """Deploy the version that an alias names, now and whenever it moves; until Ctrl-C or SIGTERM."""
-    end = threading.Event()
+    options, end = _choose(keep, watch_s, timeout_s), threading.Event()
     for kind in (signal.SIGINT, signal.SIGTERM):  # a deployment that has begun comes to its end first
         signal.signal(kind, lambda *_: end.set())
-    target, options = find_target(config, model_store, run_dir), _choose(keep, watch_s, timeout_s)
+    target = find_target(config, model_store, run_dir)
     following.follow(uri, target, Steps(), options, wait=lambda: not end.wait(every_s))
 
 
@@ -119,6 +119,7 @@ def scale(
 
 
 def _choose(keep: int, watch_s: float, timeout_s: float) -> Options:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was begun is taken back
     key = os.environ.get(VERIFY_KEY)
     return Options(keep, watch_s, timeout_s, public_key=Path(key) if key else None)
 
@@ -127,4 +128,5 @@ def find_target(config: Path, model_store: Path, run_dir: Path) -> Target:
     """Return the server that these options mean; raises ConfigUnusable."""
     addresses = read_addresses(config)
     console_log = run_dir / "logs" / "console.log"
-    return Target(model_store, addresses.management, addresses.inference, addresses.metrics, console_log)
+    key_file = run_dir / "key_file.json"
+    return Target(model_store, addresses.management, addresses.inference, addresses.metrics, console_log, key_file)

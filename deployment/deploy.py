@@ -22,7 +22,7 @@ from deployment.watch import watch
 from launcher.archives import digest_file
 from launcher.serving import ServedVersion, Serving, Underway, forget_serving, read_serving, write_serving
 from training.archive import normalise
-from training.atomic_write import atomic_write
+from training.atomic_write import atomic_write, remove_leftovers
 from training.errors import ExportRefused
 
 _HISTORY = 50  # defaults that are remembered
@@ -186,6 +186,7 @@ class Rollout:
         store, version = self._target.store, candidate.version
         with self._steps.step("put it into the model store") as step:
             if not (store / underway.archive).exists():
+                remove_leftovers(store / underway.archive)  # of a deployment that was killed
                 with atomic_write(store / underway.archive) as temporary:
                     shutil.copyfile(candidate.path, temporary)
                     if digest_file(temporary) != candidate.sha256:

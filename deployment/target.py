@@ -20,6 +20,7 @@ class Target:
         store: the server's model store, which this process can write.
         management_url, inference_url, metrics_url: its three addresses; no metrics: fewer things are watched.
         console_log: what the server writes, if this process can read it: it says why a worker does not start.
+        key_file: where it writes its tokens, if it asks for them and the environment names none.
     """
 
     store: Path
@@ -27,14 +28,16 @@ class Target:
     inference_url: str
     metrics_url: str | None = None
     console_log: Path | None = None
+    key_file: Path | None = None
 
     def manage(self) -> ManagementClient:
         """Connect to its management API."""
-        return ManagementClient(self.management_url)
+        tokens = find_tokens("management", self.management_url, self.management_url, self.key_file)
+        return ManagementClient(self.management_url, tokens=tokens)
 
     def infer(self) -> InferenceClient:
         """Connect to its inference API."""
-        tokens = find_tokens("inference", self.inference_url, self.management_url)
+        tokens = find_tokens("inference", self.inference_url, self.management_url, self.key_file)
         return InferenceClient(self.inference_url, tokens=tokens)
 
     @contextmanager

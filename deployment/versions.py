@@ -1,5 +1,6 @@
 """What is done with one version of a running server: wait until it is there, let it run dry, take it away."""
 
+import re
 import time
 from pathlib import Path
 
@@ -109,4 +110,7 @@ def _read_why(log: Path | None, start: int, version: str) -> str:
     except OSError:
         return " The server's log says why."
     own = [line.partition(" MODEL_LOG - ")[2] for line in lines if f"_{version}-stdout MODEL_LOG - " in line]
-    return "\n".join([" Its log ends with:", *own[-_LOG_LINES:]]) if own else " The server's log says why."
+    # Line by line it is written, so that the last traceback may have no end yet.
+    ends = [number for number, line in enumerate(own, 1) if re.match(r"[\w.]+(Error|Exception|Exit)\b", line)]
+    told = own[: ends[-1]] if ends else own
+    return "\n".join([" Its log says:", *told[-_LOG_LINES:]]) if told else " The server's log says why."

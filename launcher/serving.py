@@ -15,7 +15,7 @@ import orjson
 
 from client.inference import MODEL_NAME
 from launcher.errors import ServingUnusable
-from training.atomic_write import atomic_write
+from training.atomic_write import atomic_write, remove_leftovers
 
 SERVING_NAME = "serving.json"
 
@@ -111,6 +111,7 @@ def read_serving(store: Path) -> Serving | None:
 
 def write_serving(store: Path, serving: Serving) -> None:
     """Remember what should run; raises OSError where the disk is full, and then the file is as before."""
+    remove_leftovers(store / SERVING_NAME)  # of a process that was killed; whoever writes holds the lock
     with atomic_write(store / SERVING_NAME) as temporary:
         temporary.write_bytes(orjson.dumps(asdict(serving), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 

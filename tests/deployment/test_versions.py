@@ -94,6 +94,7 @@ def test_one_death_while_loading_is_an_accident_and_two_are_a_failure(management
     def die_again(request: Request) -> Reply:
         with log.open("a") as file:
             file.write("2026 [INFO ] W-9000-cifar_1.0-stdout MODEL_LOG - ImportError: no pixels\n")
+            file.writelines(["2026 [INFO ] W-9000-cifar_1.0-stdout MODEL_LOG -     a traceback that goes on\n"] * 20)
             file.write("2026 [INFO ] W-9001-cifar_2.0-stdout MODEL_LOG - all is well\n")
         return described(workers=[worker(len(server.requests))])
 

@@ -85,8 +85,12 @@ class Site:
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("archives")
-    handler = copy_handler(folder / "handler")
-    return {f"{seed}.0": tiny_archive(folder / str(seed), f"{seed}.0", seed, handler) for seed in (1, 2, 3)}
+    return {
+        f"{seed}.0": tiny_archive(
+            folder / str(seed), f"{seed}.0", seed, copy_handler(folder / f"handler{seed}", workers)
+        )
+        for seed, workers in ((1, 2), (2, 1), (3, 1))
+    }
 
 
 def start_site(folder: Path, archives: dict[str, Path]) -> Site:
@@ -390,7 +394,7 @@ def test_an_interrupted_deployment_is_undone_by_another_and_by_a_rollback(site, 
 
 def test_what_was_deployed_survives_the_end_of_the_java_process(site):
     site.deploy("2.0")
-    scale("2.0", 1, site.target, Steps(), QUICK)
+    scale("2.0", 2, site.target, Steps(), QUICK)
     java = site.server.process
     assert java is not None
     java.kill()
@@ -401,7 +405,7 @@ def test_what_was_deployed_survives_the_end_of_the_java_process(site):
         site.deploy("3.0")
     site.server.start()
     assert site.served() == {"1.0": False, "2.0": True}
-    assert (len(site.pids("1.0")), len(site.pids("2.0"))) == (2, 1)
+    assert (len(site.pids("1.0")), len(site.pids("2.0"))) == (2, 2)
     assert site.differences() == []
     assert site.rollback().now.version == "1.0"
     site.server.stop()

@@ -17,6 +17,7 @@ from client.management import ManagementClient, ModelVersion
 from client.tokens import Tokens
 from launcher.server import TorchServe
 from tests.e2e.service import BIN, Service, build_archive, write_config
+from tests.e2e.tiny import copy_handler, tiny_archive
 from training.model import ModelParams, build_classifier
 from training.weights import save_weights
 
@@ -188,6 +189,16 @@ def test_every_command_works_with_tokens(archive, tmp_path, images):
         done = cifar(*predict, CIFAR_KEY_FILE=str(key_file))
         assert done.returncode == 0, done.stderr
 
+        where = ("--run-dir", run_dir, "--config", config, "--model-store", store)
+        archive_of_two = tiny_archive(tmp_path / "two", "2.0", 2, copy_handler(tmp_path / "handler"))
+        for command in (
+            ("deploy", archive_of_two, "--watch-s", 0, *where),
+            ("scale", "2.0", 2, *where),
+            ("rollback", *where),
+            ("undeploy", "2.0", *where),
+        ):
+            done = cifar(*command)  # finds the key file in the run folder
+            assert done.returncode == 0, done.stdout + done.stderr
         url = server.addresses.management
         done = cifar("status", "--management-url", url, CIFAR_KEY_FILE=str(key_file))
         assert done.returncode == 0, done.stderr

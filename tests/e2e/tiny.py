@@ -21,13 +21,15 @@ def tiny_classifier(seed: int) -> Classifier:
     return build_classifier(PARAMS).eval()
 
 
-def copy_handler(folder: Path) -> Path:
-    """Copy the handler's folder, with small batches: fewer shapes to warm."""
+def copy_handler(folder: Path, workers: int = 1) -> Path:
+    """Copy the handler's folder, with small batches, of which fewer shapes must be warmed, and few workers."""
     shutil.copytree(ROOT / "handler", folder, ignore=shutil.ignore_patterns("__pycache__"))
     config = folder / "model-config.yaml"
     text = config.read_text()
-    assert "batchSize: 16" in text
-    config.write_text(text.replace("batchSize: 16", "batchSize: 2"))
+    for own, tiny in (("batchSize: 16", "batchSize: 2"), ("Workers: 2", f"Workers: {workers}")):
+        assert own in text
+        text = text.replace(own, tiny)
+    config.write_text(text)
     return folder
 
 
