@@ -8,7 +8,8 @@ CifarError (client.errors)
 ├── DeploymentRunning   another process is changing this model store
 ├── NothingToRollBackTo there was no default before this one
 ├── RegistryUnusable    MLflow's registry lacks what was asked for, or cannot be asked
-└── NotDrained          requests kept waiting for a version that was to go
+├── NotDrained          requests kept waiting for a version that was to go
+└── NothingToTrace      no archive, or more than one, is what was asked for
 """
 
 from client.errors import CifarError
@@ -44,3 +45,7 @@ class RegistryUnusable(CifarError):
 
 class NotDrained(CifarError):
     """Requests went on waiting for the version; it was left where it is."""
+
+
+class NothingToTrace(CifarError):
+    """No archive, or more than one, has the version or the digest that was asked for."""

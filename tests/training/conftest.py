@@ -1,4 +1,4 @@
-"""Made data whose answers are known by construction, and one MLflow store for the whole session."""
+"""Made data whose answers are known by construction, and copies of the session's MLflow store."""
 
 import contextlib
 import io
@@ -6,7 +6,6 @@ import os
 import sqlite3
 import subprocess
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -94,21 +93,6 @@ def train_params() -> Callable[..., TrainParams]:
         return load_params(TrainParams, overrides, REPOSITORY / "params.yaml")
 
     return make
-
-
-@pytest.fixture(scope="session")
-def session_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated MLflow database with the experiment in it: making one takes seconds."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    with warnings.catch_warnings():
-        # MLflow's own use of SQLAlchemy, when it configures its tables for the first time.
-        warnings.filterwarnings("ignore", "The ``noload`` loader strategy", DeprecationWarning)
-        import mlflow
-
-        client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
-        client.create_experiment("cifar", artifact_location=(folder / "artifacts").as_uri())
-    return folder / "mlflow.db"
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,22 @@
+"""One MLflow store for the whole session."""
+
+import os
+import warnings
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def session_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated MLflow database with the experiment in it: making one takes seconds."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    with warnings.catch_warnings():
+        # MLflow's own use of SQLAlchemy, when it configures its tables for the first time.
+        warnings.filterwarnings("ignore", "The ``noload`` loader strategy", DeprecationWarning)
+        import mlflow
+
+        client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+        client.create_experiment("cifar", artifact_location=(folder / "artifacts").as_uri())
+    return folder / "mlflow.db"
