@@ -22,6 +22,7 @@ from client.pictures import PictureFile, Pixels, list_files, open_input
 from client.samples import SampleSource, choose_samples
 from deployment.commands import deploy, follow, rollback, scale, undeploy
 from deployment.status import status
+from deployment.trace import trace_command
 from launcher.commands import down, up
 
 # Fewer are answered before an eye has found the bar.
@@ -65,6 +66,7 @@ app.command()(rollback)
 app.command()(undeploy)
 app.command()(follow)
 app.command()(scale)
+app.command("trace")(trace_command)
 
 
 def main() -> None:
