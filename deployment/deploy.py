@@ -21,7 +21,7 @@ from deployment.versions import SETTLE_S, drain, remove, wait_until_ready
 from deployment.watch import watch
 from launcher.archives import digest_file
 from launcher.serving import ServedVersion, Serving, Underway, forget_serving, read_serving, write_serving
-from training.archive import normalise
+from training.archive import normalise, record_digest
 from training.atomic_write import atomic_write, remove_leftovers
 from training.errors import ExportRefused
 
@@ -191,7 +191,7 @@ class Rollout:
                     shutil.copyfile(candidate.path, temporary)
                     if digest_file(temporary) != candidate.sha256:
                         raise ArchiveRefused(f"{candidate.path} has changed since it was checked; deploy it again")
-                (store / f"{underway.archive}.sha256").write_text(f"{candidate.sha256}  {underway.archive}\n")
+                    record_digest(store / underway.archive, candidate.sha256)
             step.note(underway.archive)
         with self._steps.step("register it, and wait for its workers") as step:
             if version not in [it.version for it in describe_served(self._management)[1]]:

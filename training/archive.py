@@ -67,8 +67,7 @@ def normalise(source: Path, output: Path, version: str | None = None) -> str:
         digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
         _refuse_to_replace_deployed(output, digest)
         # First: killed in between, an archive is left that does not fit its digest, which is refused, not served.
-        with atomic_write(output.with_name(output.name + DIGEST_SUFFIX)) as recorded:
-            recorded.write_text(f"{digest}  {output.name}\n", encoding="ascii")
+        record_digest(output, digest)
         _sign(temporary, signature_path(output))
     return digest
 
@@ -83,6 +82,12 @@ def _sign(archive: Path, signature: Path) -> None:
         sign_archive(archive, Path(key)).replace(signature)
     except SignatureRefused as error:
         raise ExportRefused(f"{error} ({SIGNING_KEY})") from error
+
+
+def record_digest(archive: Path, digest: str) -> None:
+    """Write an archive's SHA-256 beside it, in the form that `sha256sum --check` reads."""
+    with atomic_write(archive.with_name(archive.name + DIGEST_SUFFIX)) as recorded:
+        recorded.write_text(f"{digest}  {archive.name}\n", encoding="ascii")
 
 
 def _refuse_to_replace_deployed(output: Path, digest: str) -> None:

@@ -1,6 +1,7 @@
 """Deployments to a real TorchServe: they work, they fail, they are killed; clients notice nothing of it."""
 
 import json
+import os
 import resource
 import shutil
 import signal
@@ -21,6 +22,7 @@ from deployment.deploy import Change, Options, deploy
 from deployment.differences import find_differences
 from deployment.errors import DeploymentFailed, NothingToRollBackTo, VersionTaken
 from deployment.rollback import rollback
+from deployment.signing import sign_archive
 from deployment.steps import Steps
 from deployment.target import Target
 from deployment.undeploy import scale, undeploy
@@ -360,6 +362,47 @@ def test_killed_after_any_step_it_is_finished_by_the_same_command(site, step):
         assert site.served() == {"1.0": False, "2.0": True}
         assert site.rollback().now.version == "1.0"
     assert load.failures == []
+
+
+def test_with_a_key_set_only_what_is_signed_is_deployed(site, tmp_path, monkeypatch):
+    private, public = tmp_path / "signing.pem", tmp_path / "signing.pub"
+    curve = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    subprocess.run(["openssl", "genpkey", *curve, "-out", private], check=True, capture_output=True)
+    subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
+    archive = Path(shutil.copy(site.archives["2.0"], tmp_path))
+    monkeypatch.setenv("CIFAR_VERIFY_KEY", str(public))
+    done = site.cifar("deploy", archive)
+    assert (done.returncode, "is not signed" in done.stderr) == (1, True)
+    assert site.store() == ["cifar-1.0.mar"]
+    sign_archive(archive, private)
+    content = archive.read_bytes()
+    archive.write_bytes(content[:1000] + bytes([content[1000] ^ 1]) + content[1001:])
+    done = site.cifar("deploy", archive)
+    assert (done.returncode, "is not the archive that was signed" in done.stderr) == (1, True)
+    assert site.store() == ["cifar-1.0.mar"]
+    archive.write_bytes(content)
+    done = site.cifar("deploy", archive, "--watch-s", 0)
+    assert done.returncode == 0, done.stderr
+    assert "signature verified" in done.stdout
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_by_a_signal_after_the_switch_it_takes_everything_back(site, kind):
+    where = ["--config", site.server.config, "--model-store", site.target.store, "--run-dir", site.server.run_dir]
+    command = [BIN / "cifar", "deploy", site.archives["2.0"], "--watch-s", 60, *where]
+    with site.load(2) as load:
+        with subprocess.Popen(
+            [str(it) for it in command], env=os.environ | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if "make it the default" in line:
+                    process.send_signal(kind)
+        assert process.returncode != 0
+        assert site.served() == {"1.0": True}
+    assert load.failures == []
+    assert site.store() == ["cifar-1.0.mar"]
+    assert site.differences() == []
 
 
 def test_an_interrupted_deployment_is_undone_by_another_and_by_a_rollback(site, monkeypatch):

@@ -43,6 +43,20 @@ def web(outside):
     thread.join(5)
 
 
+def test_a_workflow_archive_inside_the_model_store_is_refused(torchserve, outside):
+    inside = torchserve.server.model_store / "flow.war"
+    inside.write_bytes((outside / "flow.war").read_bytes())
+    try:
+        for address in ("flow.war", f"file://{inside}"):
+            answer = requests.post(f"{torchserve.management_url}/workflows", params={"url": address}, timeout=60)
+            # Not 500 with what is wrong in it: it was not opened.
+            assert answer.status_code == 404, answer.text
+        assert requests.get(f"{torchserve.management_url}/workflows", timeout=10).json() == {"workflows": []}
+        assert inside.exists()
+    finally:
+        inside.unlink()
+
+
 @pytest.mark.parametrize(("api", "name"), [("models", "good.mar"), ("workflows", "flow.war")])
 @pytest.mark.parametrize(
     "address",
