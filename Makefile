@@ -65,7 +65,7 @@ deploys: .venv/.training $(ARCHIVE) ## Ten deployments and rollbacks under load,
 	$(BIN)/python benchmarks/deploys.py
 
 test: .venv/.dev ## Set up what the tests need and run all of them
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/.dev ## ruff, formatting, mypy
 	$(BIN)/ruff check .

@@ -392,7 +392,11 @@ def test_stopped_by_a_signal_after_the_switch_it_takes_everything_back(site, kin
     command = [BIN / "cifar", "deploy", site.archives["2.0"], "--watch-s", 60, *where]
     with site.load(2) as load:
         with subprocess.Popen(
-            [str(it) for it in command], env=os.environ | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
+            [str(it) for it in command],
+            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # jobs in the background ignore it
         ) as process:
             assert process.stdout is not None
             for line in process.stdout:

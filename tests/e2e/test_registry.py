@@ -198,7 +198,7 @@ def test_follow_catches_up_after_it_was_stopped_and_ends_by_sigterm(site):
 
 
 def wait_for_default(site: TorchServe, version: str, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while default(site) != version:
         assert process.poll() is None, process.stdout.read() if process.stdout else ""
         assert time.monotonic() < deadline
