@@ -12,7 +12,7 @@ from client.inference import InferenceClient
 from client.management import ManagementClient
 from deployment.archive import VERSION_PATTERN, Candidate, inspect_archive
 from deployment.current import describe_served, read_current, same_archive, undo
-from deployment.errors import ArchiveRefused, VersionTaken
+from deployment.errors import ArchiveRefused, DeploymentFailed, VersionTaken
 from deployment.parity import check_parity
 from deployment.signing import verify_archive
 from deployment.steps import Steps
@@ -186,12 +186,7 @@ class Rollout:
         store, version = self._target.store, candidate.version
         with self._steps.step("put it into the model store") as step:
             if not (store / underway.archive).exists():
-                remove_leftovers(store / underway.archive)  # of a deployment that was killed
-                with atomic_write(store / underway.archive) as temporary:
-                    shutil.copyfile(candidate.path, temporary)
-                    if digest_file(temporary) != candidate.sha256:
-                        raise ArchiveRefused(f"{candidate.path} has changed since it was checked; deploy it again")
-                    record_digest(store / underway.archive, candidate.sha256)
+                _copy(candidate, store / underway.archive)
             step.note(underway.archive)
         with self._steps.step("register it, and wait for its workers") as step:
             if version not in [it.version for it in describe_served(self._management)[1]]:
@@ -265,6 +260,22 @@ class Rollout:
                 f"Not all of version {version} could be taken back: {second} The next `cifar deploy` or `cifar "
                 "rollback` does the rest."
             )
+
+
+def _copy(candidate: Candidate, place: Path) -> None:
+    """Put the archive into the model store, whole, with its digest beside it."""
+    remove_leftovers(place)  # of a deployment that was killed
+    try:
+        with atomic_write(place) as temporary:
+            shutil.copyfile(candidate.path, temporary)
+            if digest_file(temporary) != candidate.sha256:
+                raise ArchiveRefused(f"{candidate.path} has changed since it was checked; deploy it again")
+            record_digest(place, candidate.sha256)
+    except OSError as error:
+        free = shutil.disk_usage(place.parent).free
+        raise DeploymentFailed(
+            f"{place} cannot be written: {error.strerror}. It needs {candidate.size:,} bytes, {free:,} are free"
+        ) from error
 
 
 def keepers(current: Serving, keep: int) -> tuple[ServedVersion, ...]:
