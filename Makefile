@@ -57,8 +57,9 @@ fuzz: .venv/.dev ## Send 20,000 mutated bodies to the running server (make up), 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0
 	$(BIN)/python benchmarks/fuzz_decoder.py --seconds 60
 
-bench: .venv/.training ## Measure decoding and training; writes the tables in benchmarks/results
+bench: .venv/.training $(ARCHIVE) ## Measure decoding, what counting costs (wants wrk), and training; writes the tables in benchmarks/results
 	$(BIN)/python benchmarks/decoding.py
+	$(BIN)/python benchmarks/telemetry.py
 	$(BIN)/python benchmarks/training.py
 
 deploys: .venv/.training $(ARCHIVE) ## Ten deployments and rollbacks under load, on a server of its own; writes the table in benchmarks/results

@@ -9,10 +9,7 @@ package) sends, on the same machine: the numbers are of this machine with its lo
 
 import os
 import platform
-import re
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
@@ -20,7 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.progress import track
 
@@ -29,18 +25,14 @@ sys.path[0] = str(ROOT)  # instead of this folder: its modules are called like t
 
 from benchmarks.machine import processor  # noqa: E402
 from benchmarks.own_server import write_free_config  # noqa: E402
+from benchmarks.wrk import load as load_by_wrk  # noqa: E402
+from benchmarks.wrk import write_script  # noqa: E402
 from launcher.server import MODEL_STORE, TorchServe  # noqa: E402
 from training.atomic_write import atomic_write  # noqa: E402
 from training.command import run_stage  # noqa: E402
-from training.errors import TrainingError  # noqa: E402
 
 RESULTS = ROOT / "benchmarks" / "results" / "versions.md"
 CONNECTIONS = (1, 16, 64)
-_SCRIPT = """
-local file = io.open("{body}", "rb")
-wrk.method, wrk.body = "POST", file:read("*a")
-wrk.headers["Content-Type"] = "application/octet-stream"
-"""
 
 
 @dataclass
@@ -60,8 +52,6 @@ def main(
     output: Annotated[Path, typer.Option(help="the table to write")] = RESULTS,
 ) -> None:
     """Load both versions in turns at 1, 16 and 64 connections."""
-    if shutil.which("wrk") is None:
-        raise TrainingError("wrk is not installed: apt-get install wrk")
     loads = {(version, connections): Load() for connections in CONNECTIONS for version in (first, second)}
     turns = [
         (version, connections) for _ in range(rounds) for connections in CONNECTIONS for version in (first, second)
@@ -72,11 +62,11 @@ def main(
         server = TorchServe(folder / "run", write_free_config(folder), MODEL_STORE, models)
         server.start()
         try:
-            script = _write_script(folder)
+            script = write_script(folder)
             for version in (first, second):  # warm
-                _load(server.addresses.inference, version, 16, 2, script)
+                load_by_wrk(server.addresses.inference, version, 16, 2, script)
             for version, connections in track(turns, "wrk"):
-                found = _load(server.addresses.inference, version, connections, seconds, script)
+                found = load_by_wrk(server.addresses.inference, version, connections, seconds, script)
                 load = loads[version, connections]
                 for values, value in zip((load.requests_per_s, load.p50_ms, load.p99_ms), found, strict=True):
                     values.append(value)
@@ -85,31 +75,6 @@ def main(
     with atomic_write(output) as temporary:
         temporary.write_text(_report(loads, first, second, rounds, seconds), encoding="utf-8")
     typer.echo(output.read_text(encoding="utf-8"))
-
-
-def _write_script(folder: Path) -> Path:
-    body = folder / "image.bin"
-    body.write_bytes(np.random.default_rng(0).integers(0, 256, 3072, dtype=np.uint8).tobytes())
-    script = folder / "post.lua"
-    script.write_text(_SCRIPT.format(body=body), encoding="utf-8")
-    return script
-
-
-def _load(url: str, version: str, connections: int, seconds: int, script: Path) -> tuple[float, float, float]:
-    """Return requests a second, and milliseconds of the median and the 99th percentile."""
-    command = ["wrk", "--latency", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script)]
-    done = subprocess.run([*command, f"{url}/predictions/cifar/{version}"], capture_output=True, text=True, check=True)
-    if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
-        raise TrainingError(f"not every request was answered: {done.stdout}")
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
-    median, last = (re.search(rf"\s{share}%\s+([\d.]+)(us|ms|s)", done.stdout) for share in (50, 99))
-    if not (rate and median and last):
-        raise TrainingError(f"wrk printed something else than expected: {done.stdout}")
-    return float(rate[1]), _milliseconds(median), _milliseconds(last)
-
-
-def _milliseconds(found: re.Match[str]) -> float:
-    return float(found[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[found[2]]
 
 
 def _report(loads: dict[tuple[str, int], Load], first: str, second: str, rounds: int, seconds: int) -> str:

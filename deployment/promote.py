@@ -51,12 +51,13 @@ def promote(uri: str, target: Target, steps: Steps, options: Options, version: s
     return change
 
 
-def pack(model: Path, version: str, folder: Path) -> Path:
-    """Pack a TorchScript file with this checkout's handler, by torch-model-archiver; return the archive."""
+def pack(model: Path, version: str, folder: Path, handler: Path | None = None) -> Path:
+    """Pack a TorchScript file with a handler, by default this checkout's; return the archive."""
+    handler = handler or _HANDLER
     command = [str(Path(sys.executable).with_name("torch-model-archiver")), "--force", "--model-name", MODEL_NAME]
-    command += ["--version", version, "--serialized-file", str(model), "--handler", str(_HANDLER / "cifar_handler.py")]
-    command += ["--extra-files", f"{_HANDLER}/*.py,{_HANDLER}/*.json"]
-    command += ["--config-file", str(_HANDLER / "model-config.yaml"), "--export-path", str(folder)]
+    command += ["--version", version, "--serialized-file", str(model), "--handler", str(handler / "cifar_handler.py")]
+    command += ["--extra-files", f"{handler}/*.py,{handler}/*.json"]
+    command += ["--config-file", str(handler / "model-config.yaml"), "--export-path", str(folder)]
     environment = os.environ | {"TMPDIR": str(folder)}  # where it works
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -70,6 +70,7 @@ class CifarHandler:
         self.digest = _find_digest(file, metadata)
         self.description = orjson.dumps(describe_model(self.model, self.digest, metadata))
         self.telemetry = Telemetry(context.metrics, self.model.name, self.model.version)
+        self.telemetry.tell_build(self.digest, str(metadata.get("git_commit") or ""))
         loaded = time.perf_counter()
         self._warm_up()
         logger.info(
@@ -95,8 +96,12 @@ class CifarHandler:
         Returns:
             As many JSON documents as there are rows, in their order.
         """
+        began = time.perf_counter()
         outcomes = [self._decode(row, context, index) for index, row in enumerate(data)]
-        probabilities = self._probabilities_of_each([it for it in outcomes if isinstance(it, DecodedRequest)])
+        decoded = time.perf_counter()
+        requests = [it for it in outcomes if isinstance(it, DecodedRequest)]
+        probabilities = self._probabilities_of_each(requests)
+        inferred = time.perf_counter()
         answers = []
         for index, outcome in enumerate(outcomes):
             if isinstance(outcome, DecodedRequest):
@@ -109,7 +114,10 @@ class CifarHandler:
             answers.append(document)
         predictions = sum(document is not self.description for document in answers)
         if predictions:  # a describe call comes alone, and is none
+            ended = time.perf_counter()
             self.telemetry.count_batch(predictions)
+            stages = {"decode": decoded - began, "inference": inferred - decoded, "encode": ended - inferred}
+            self.telemetry.count_stages(stages | {"handle": ended - began}, predictions)
         return answers
 
     def _decode(self, row: Mapping[str, Any], context: Any, index: int) -> _Outcome:
@@ -138,11 +146,14 @@ class CifarHandler:
         """Run all images together and deal the rows out again; None to each request where the network failed."""
         if not requests:
             return iter(())
+        arrays = [request.images for request in requests]
         try:
-            probabilities = self._run([request.images for request in requests])
+            probabilities = self._run(arrays)
         except Exception:
             _internal_error("running the network")
             return iter([None] * len(requests))
+        self.telemetry.count_inputs(arrays)
+        self.telemetry.count_predictions(probabilities, self.model.labels)
         ends = np.cumsum([len(request.images) for request in requests])
         return iter(np.split(probabilities, ends[:-1]))
 

@@ -8,14 +8,40 @@ import logging
 import re
 import threading
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from histogram import Histogram
+from input_statistics import describe_picture
+from pixels import Images
 
 logger = logging.getLogger(__name__)
 
 HAND_OVER_AFTER_S = 1.0
-BATCH_SIZE_BOUNDS = (1, 2, 4, 8, 16, 32, 64)
 
-_BATCH_SIZE = "cifar_batch_size"
+# E12, the preferred numbers of IEC 60063: each is at most 1.25 times the one before, so that a quantile between 1 and
+# 220 milliseconds is told within 25 %.
+_E12 = (1.0, 1.2, 1.5, 1.8, 2.2, 2.7, 3.3, 3.9, 4.7, 5.6, 6.8, 8.2)
+_MILLISECONDS = (0.1, 0.2, 0.5, *_E12, *(10 * it for it in _E12), 100, 120, 150, 180, 220, 500, 1000, 2500, 5000, 10000)
+_TWENTIETHS = tuple(step / 20 for step in range(1, 20))
+
+# The ends of the buckets of each histogram.
+BOUNDS: dict[str, tuple[float, ...]] = {
+    "cifar_batch_size": (1, 2, 4, 8, 16, 32, 64),
+    "cifar_images_per_request": (1, 2, 4, 8, 16, 32, 64, 128, 256),
+    "cifar_stage_seconds": tuple(round(it / 1000, 6) for it in _MILLISECONDS),
+    "cifar_confidence": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999),
+    "cifar_input_brightness": _TWENTIETHS,
+    "cifar_input_contrast": tuple(step / 40 for step in range(1, 20)),
+    "cifar_input_colour_balance": tuple(step / 40 for step in range(12, 29)),
+    "cifar_input_sharpness": (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3),
+}
+
+_BUILD = "cifar_build_info"
+_PREDICTIONS = "cifar_predictions_total"
 _REJECTED_INPUTS = "cifar_rejected_inputs_total"
 # What separates the parts of a line of TorchServe's.
 _SEPARATORS = re.compile(r"[:,|#\s]")
@@ -37,42 +63,109 @@ class Telemetry:
         self._version = _label(version)
         self._common = (_label(model_name), "Model")
         self._counts: Counter[_Key] = Counter()
+        self._histograms: dict[_Key, Histogram] = {}
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
 
+    def tell_build(self, digest: str, commit: str) -> None:
+        """Say which weights this version has, and by which commit they were trained."""
+        if self._metrics is None:
+            return
+        from ts.metrics.metric_type_enum import MetricTypes  # not at the top: tests of the handler need no TorchServe
+
+        values = [self._version, _label(digest or "unknown"), _label(commit or "unknown"), *self._common]
+        try:
+            self._metrics.get_metric(_BUILD, MetricTypes.GAUGE).add_or_update(1, values)
+        except Exception:
+            self._give_up()
+
     def count_batch(self, requests: int) -> None:
-        """Count one batch of so many requests, in cumulative buckets as Prometheus has them."""
-        bounds = [str(bound) for bound in BATCH_SIZE_BOUNDS if requests <= bound]
-        counts: dict[_Key, int] = {(f"{_BATCH_SIZE}_bucket", (bound,)): 1 for bound in (*bounds, "+Inf")}
-        self._add({**counts, (f"{_BATCH_SIZE}_sum", ()): requests, (f"{_BATCH_SIZE}_count", ()): 1})
+        """Count one batch of so many requests."""
+        self._observe("cifar_batch_size", requests)
+
+    def count_stages(self, seconds: Mapping[str, float], requests: int) -> None:
+        """Count how long a batch was in each stage: for each of its requests, as each of them has waited so long."""
+        for stage, duration in seconds.items():
+            self._observe("cifar_stage_seconds", duration, (stage,), requests)
+
+    def count_predictions(self, probabilities: NDArray[np.float32], labels: Sequence[str]) -> None:
+        """Count what was predicted, and how confidently.
+
+        Args:
+            probabilities: (N, number of classes), of the images of a batch.
+            labels: the class names.
+        """
+        found = np.bincount(probabilities.argmax(1), minlength=len(labels))
+        counted = zip(labels, found.tolist(), strict=True)
+        self._count({(_PREDICTIONS, (_label(label),)): images for label, images in counted if images})
+        self._observe("cifar_confidence", probabilities.max(1))
+
+    def count_inputs(self, requests: Sequence[Images]) -> None:
+        """Count how many images requests have, and what one of them looks like.
+
+        One picture a batch: without load that is nearly every one, and under load more than enough to see a drift.
+
+        Args:
+            requests: (N, 32, 32, 3) each; at least one.
+        """
+        self._observe("cifar_images_per_request", [len(images) for images in requests])
+        for name, value in describe_picture(requests[0][0]).items():
+            self._observe(f"cifar_input_{name}", value)
 
     def count_rejection(self, code: str) -> None:
         """Count one refused request by its reason, a key of bad_input.STATUS_OF_CODE."""
-        self._add({(_REJECTED_INPUTS, (code,)): 1})
+        self._count({(_REJECTED_INPUTS, (code,)): 1})
 
     def hand_over(self) -> None:
         """Hand over what was counted since the last time."""
         with self._lock:
-            counts, self._counts = self._counts, Counter()
+            counts: dict[_Key, float] = dict(self._counts)
+            self._counts.clear()
+            for (name, labels), histogram in self._histograms.items():
+                buckets, total, count = histogram.take()
+                if count:
+                    counts |= {(f"{name}_bucket", (*labels, bound)): filled for bound, filled in buckets}
+                    counts |= {(f"{name}_sum", labels): total, (f"{name}_count", labels): count}
             self._timer = None
-        try:
-            for (name, labels), value in counts.items():
-                # Labels are told apart by their place alone.
-                values = [self._version, *labels, *self._common]
-                self._metrics.get_metric(name).add_or_update(value, values)
-        except Exception:  # in a server whose metrics_config does not declare them, for example
-            self._metrics = None
-            logger.exception("Counting ends: handler/metrics.yaml must be the server's metrics_config")
+        self._hand_over(counts)
 
-    def _add(self, counts: dict[_Key, int]) -> None:
+    def _hand_over(self, values: Mapping[_Key, float]) -> None:
+        if self._metrics is None:
+            return
+        try:
+            for (name, labels), value in values.items():
+                # Labels are told apart by their place alone.
+                self._metrics.get_metric(name).add_or_update(value, [self._version, *labels, *self._common])
+        except Exception:  # in a server whose metrics_config does not declare them, for example
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Log the exception being handled; predictions go on."""
+        self._metrics = None
+        logger.exception("Counting ends: handler/metrics.yaml must be the server's metrics_config")
+
+    def _observe(self, name: str, values: ArrayLike, labels: tuple[str, ...] = (), times: int = 1) -> None:
+        if self._metrics is None:
+            return
+        with self._lock:
+            histogram = self._histograms.get((name, labels))
+            if histogram is None:
+                histogram = self._histograms[name, labels] = Histogram(BOUNDS[name])
+            histogram.observe(values, times)
+            self._start_timer()
+
+    def _count(self, counts: dict[_Key, int]) -> None:
         if self._metrics is None:
             return
         with self._lock:
             self._counts.update(counts)
-            if self._timer is None:
-                self._timer = threading.Timer(HAND_OVER_AFTER_S, self.hand_over)
-                self._timer.daemon = True
-                self._timer.start()
+            self._start_timer()
+
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            self._timer = threading.Timer(HAND_OVER_AFTER_S, self.hand_over)
+            self._timer.daemon = True
+            self._timer.start()
 
 
 def _label(text: str) -> str:

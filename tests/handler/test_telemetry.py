@@ -4,14 +4,16 @@ import logging
 import re
 import time
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 import telemetry
-from telemetry import Telemetry
+from telemetry import BOUNDS, Telemetry
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", ResourceWarning)  # importing ts leaves its version file to the garbage collector
@@ -19,7 +21,7 @@ with warnings.catch_warnings():
     from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 
 METRICS_FILE = Path(telemetry.__file__).with_name("metrics.yaml")
-_LINE = re.compile(r"\[METRICS\](\w+)\.Count:(\d+)\|#([^|]*)\|#type:COUNTER")
+_LINE = re.compile(r"\[METRICS\](\w+)\.Count:([\d.e-]+)\|#([^|]*)\|#type:(?:COUNTER|GAUGE)")
 
 
 @pytest.fixture
@@ -36,9 +38,9 @@ def lines(caplog):
     """Return a function that gives the lines which the front end would read: name, labels, value."""
     caplog.set_level(logging.INFO)
 
-    def read() -> dict[tuple[str, str], int]:
+    def read() -> dict[tuple[str, str], float]:
         found = [_LINE.match(record.getMessage()) for record in caplog.records]
-        return {(match[1], match[3]): int(match[2]) for match in found if match}
+        return {(match[1], match[3]): float(match[2]) for match in found if match}
 
     return read
 
@@ -64,6 +66,70 @@ def test_refusals_are_counted_by_their_reason(metrics, lines):
     labels = "model_version:1.2,reason:{},ModelName:cifar,Level:Model"
     counted = {reason: lines()["cifar_rejected_inputs_total", labels.format(reason)] for reason in ("nan", "boolean")}
     assert counted == {"nan": 2, "boolean": 1}
+
+
+def test_the_build_is_told_at_once(metrics, lines):
+    Telemetry(metrics, "cifar", "1.2").tell_build("fb5f93e66d68", "")
+    labels = "model_version:1.2,digest:fb5f93e66d68,commit:unknown,ModelName:cifar,Level:Model"
+    assert lines() == {("cifar_build_info", labels): 1}
+
+
+def test_predictions_are_counted_by_label_and_confidence(metrics, lines):
+    counters = Telemetry(metrics, "cifar", "1.2")
+    counters.count_predictions(np.array([[0.9, 0.1], [0.25, 0.75], [0.97, 0.03]], np.float32), ["cat", "sea horse"])
+    counters.hand_over()
+    counted = {
+        labels.split("label:")[1].split(",")[0]: value
+        for (name, labels), value in lines().items()
+        if name == "cifar_predictions_total"
+    }
+    assert counted == {"cat": 2, "sea_horse": 1}
+    labels = "model_version:1.2,le:{},ModelName:cifar,Level:Model"
+    assert lines()["cifar_confidence_bucket", labels.format("0.8")] == 1
+    assert lines()["cifar_confidence_bucket", labels.format("0.99")] == 3
+    assert lines()["cifar_confidence_sum", "model_version:1.2,ModelName:cifar,Level:Model"] == pytest.approx(2.62)
+
+
+def test_a_stage_is_counted_for_each_request_that_was_in_it(metrics, lines):
+    counters = Telemetry(metrics, "cifar", "1.2")
+    counters.count_stages({"decode": 0.0004, "inference": 0.009}, 16)
+    counters.count_stages({"decode": 0.0004, "inference": 0.5}, 1)
+    counters.hand_over()
+    labels = "model_version:1.2,stage:inference,{}ModelName:cifar,Level:Model"
+    assert lines()["cifar_stage_seconds_bucket", labels.format("le:0.01,")] == 16
+    assert ("cifar_stage_seconds_bucket", labels.format("le:0.0082,")) not in lines()
+    assert lines()["cifar_stage_seconds_count", labels.format("")] == 17
+    assert lines()["cifar_stage_seconds_sum", labels.format("")] == pytest.approx(0.644)
+
+
+def test_inputs_are_counted_by_request_and_measured_on_one_picture_a_batch(metrics, lines):
+    counters = Telemetry(metrics, "cifar", "1.2")
+    white, black = np.full((3, 32, 32, 3), 255, np.uint8), np.zeros((1, 32, 32, 3), np.float32)
+    counters.count_inputs([white, black])
+    counters.hand_over()
+    common = "model_version:1.2,ModelName:cifar,Level:Model"
+    assert lines()["cifar_images_per_request_sum", common] == 4
+    assert lines()["cifar_images_per_request_count", common] == 2
+    for statistic, value in (("brightness", 1), ("contrast", 0), ("colour_balance", 0.5), ("sharpness", 0)):
+        assert lines()[f"cifar_input_{statistic}_count", common] == 1
+        assert lines()[f"cifar_input_{statistic}_sum", common] == pytest.approx(value, abs=1e-6)
+
+
+def test_everything_that_is_counted_is_declared_with_its_labels_in_order():
+    declared = yaml.safe_load(METRICS_FILE.read_text())["model_metrics"]
+    names = {metric["name"]: metric["dimensions"] for metric in declared["counter"]}
+    for name in BOUNDS:
+        own = ["stage"] if name == "cifar_stage_seconds" else []
+        assert names.pop(f"{name}_bucket") == ["model_version", *own, "le", "ModelName", "Level"]
+        for suffix in ("sum", "count"):
+            assert names.pop(f"{name}_{suffix}") == ["model_version", *own, "ModelName", "Level"]
+    assert set(names) == {"cifar_predictions_total", "cifar_rejected_inputs_total"}
+
+
+def test_a_quantile_between_1_and_220_milliseconds_is_told_within_a_quarter():
+    bounds = [bound for bound in BOUNDS["cifar_stage_seconds"] if 0.001 <= bound <= 0.22]
+    assert (bounds[0], bounds[-1]) == (0.001, 0.22)
+    assert max(high / low for low, high in pairwise(bounds)) <= 1.25 + 1e-9
 
 
 def test_counts_are_handed_over_once_and_without_being_asked(metrics, lines, monkeypatch):
@@ -106,4 +172,5 @@ def test_torchserves_own_metrics_are_repeated_whole():
     own = Path(ts.__file__).parent / "configs" / "metrics.yaml"
     theirs, ours = yaml.safe_load(own.read_text()), yaml.safe_load(METRICS_FILE.read_text())
     assert ours["ts_metrics"] == theirs["ts_metrics"]
-    assert ours["model_metrics"]["gauge"] == theirs["model_metrics"]["gauge"]
+    gauges = theirs["model_metrics"]["gauge"]
+    assert ours["model_metrics"]["gauge"][: len(gauges)] == gauges
