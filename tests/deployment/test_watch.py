@@ -54,13 +54,13 @@ def server(monkeypatch) -> Iterator[Server]:
     fake.stop()
 
 
-def run(server: Server, seconds: float = 0.3, version: str = "1.0") -> int:
+def run(server: Server, seconds: float = 10, version: str = "1.0") -> int:
     with ManagementClient(server.url) as management, InferenceClient(server.url) as inference:
         return watch(server.url, management, inference, version, CERTIFICATE, seconds)
 
 
 def test_a_good_version_is_asked_until_the_time_is_up(server):
-    assert run(server) == server.predictions > 10
+    assert run(server, seconds=1) == server.predictions > 3
     assert run(server, seconds=0) == 1
 
 
@@ -93,7 +93,7 @@ def test_a_worker_that_was_replaced_is_a_failure(server):
 def test_now_and_then_a_full_queue_is_none_but_many_are(server):
     busy = Reply(503, b'{"code": 503, "type": "ServiceUnavailableException", "message": "no worker"}')
     server.predict = lambda request: busy if server.predictions in (2, 5) else red_corner(request)
-    assert run(server) > 5
+    assert run(server, seconds=1.5) > 5
     server.predictions = 0
     server.predict = lambda request: busy if server.predictions % 2 else red_corner(request)
     with pytest.raises(DeploymentFailed, match=r"failed on 3 of 5 known pictures: .*503"):
@@ -107,7 +107,7 @@ def test_what_others_are_answered_counts(server):
 
     server.predict = fail_others
     with pytest.raises(DeploymentFailed, match="40 of 40 requests were answered with 5xx; at most 1% were expected"):
-        run(server)
+        run(server, seconds=0.2)
     server.failed = 0
 
     def fail_few(request: Request) -> Reply:
@@ -115,7 +115,7 @@ def test_what_others_are_answered_counts(server):
         return red_corner(request)
 
     server.predict = fail_few
-    assert run(server)  # a few broken forms are no reason
+    assert run(server, seconds=0.2)  # a few broken forms are no reason
 
 
 def test_counters_are_read_and_their_absence_is_none(server, closed_url):

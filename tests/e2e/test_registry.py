@@ -47,8 +47,6 @@ def site(tmp_path_factory) -> Iterator[TorchServe]:
     store.mkdir()
     tiny_archive(folder / "first", "1.0", 1, copy_handler(folder / "handler")).rename(store / "cifar-1.0.mar")
     with pytest.MonkeyPatch.context() as patch:
-        # Few workers and small batches, which are ready sooner.
-        patch.setattr("deployment.promote._HANDLER", folder / "handler")
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         before = mlflow.get_tracking_uri()
