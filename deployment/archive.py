@@ -23,7 +23,7 @@ from launcher.errors import ArchiveUnusable
 
 MAX_BYTES = 1 << 30  # unpacked; weights of this kind of network are some MB
 # TorchServe reads versions from URLs and writes them into metrics, whose lines end at some other characters.
-VERSION_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}"
+_VERSION = r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}"
 
 _MANIFEST = "MAR-INF/MANIFEST.json"
 _PROBE_TIMEOUT_S = 120
@@ -76,6 +76,14 @@ def inspect_archive(path: Path) -> Candidate:
     _probe(path, model)
     model_digest = hashlib.sha256(model).hexdigest()
     return Candidate(path, version, digest, size, model_digest, metadata, certificate, recorded)
+
+
+def check_version(version: str) -> None:
+    """Refuse what cannot be a version's name; raises ArchiveRefused."""
+    if not re.fullmatch(_VERSION, version):
+        raise ArchiveRefused(
+            f"{version!r} is no version; expected up to 50 letters, digits, dots, dashes and underscores"
+        )
 
 
 def read_model_file(name: str, model: bytes) -> tuple[dict[str, Any], Certificate]:
@@ -144,7 +152,7 @@ def _check_manifest(path: Path, archive: zipfile.ZipFile) -> tuple[str, str]:
     if model["modelName"] != MODEL_NAME:
         raise ArchiveRefused(f"{path} is of the model {model['modelName']!r}; this service is of {MODEL_NAME!r}")
     version = model.get("modelVersion")
-    if not isinstance(version, str) or not re.fullmatch(VERSION_PATTERN, version):
+    if not isinstance(version, str) or not re.fullmatch(_VERSION, version):
         raise ArchiveRefused(
             f"{path} has the version {version!r}; expected up to 50 letters, digits, dots, dashes and underscores"
         )

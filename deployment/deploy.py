@@ -1,6 +1,5 @@
 """Brings a version into service without losing a request, or leaves everything as it was."""
 
-import re
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from pathlib import Path
 from client.errors import CifarError
 from client.inference import InferenceClient
 from client.management import ManagementClient
-from deployment.archive import VERSION_PATTERN, Candidate, inspect_archive
+from deployment.archive import Candidate, check_version, inspect_archive
 from deployment.current import describe_served, read_current, same_archive, undo
 from deployment.errors import ArchiveRefused, DeploymentFailed, VersionTaken
 from deployment.parity import check_parity
@@ -293,10 +292,8 @@ def _without(current: Serving, underway: Underway) -> tuple[ServedVersion, ...]:
 
 def _inspect(archive: Path, version: str | None, folder: Path) -> Candidate:
     """Check the archive, and give it another version where one is asked for."""
-    if version is not None and not re.fullmatch(VERSION_PATTERN, version):
-        raise ArchiveRefused(
-            f"{version!r} is no version; expected up to 50 letters, digits, dots, dashes and underscores"
-        )
+    if version is not None:
+        check_version(version)
     candidate = inspect_archive(archive)
     if version is None or version == candidate.version:
         return candidate

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from client.errors import CifarError, ServerUnreachable
 from client.inference import MODEL_NAME
+from deployment.archive import check_version
 from deployment.deploy import Change, Options, deploy
 from deployment.errors import ArchiveRefused, DeploymentRunning, RegistryUnusable
 from deployment.registry import download, find_model, tag
@@ -16,6 +17,7 @@ from deployment.steps import Steps
 from deployment.target import Target
 from launcher.serving import ServedVersion
 from training.archive import normalise
+from training.errors import ExportRefused
 
 _HANDLER = Path(__file__).resolve().parent.parent / "handler"
 
@@ -33,6 +35,8 @@ def promote(uri: str, target: Target, steps: Steps, options: Options, version: s
     Raises:
         CifarError: as of deploy; and RegistryUnusable.
     """
+    if version is not None:
+        check_version(version)
     with steps.step("look it up in the registry") as step:
         model = find_model(uri)
         step.note(f"{model.uri}, TorchScript SHA-256 {(model.digest or 'not recorded')[:12]}")
@@ -63,7 +67,10 @@ def pack(model: Path, version: str, folder: Path, handler: Path | None = None) -
     if done.returncode:
         raise ArchiveRefused(f"torch-model-archiver could not pack {model.name}: {done.stderr.strip()[-500:]}")
     archive = folder / f"{MODEL_NAME}-{version}.mar"
-    normalise(folder / f"{MODEL_NAME}.mar", archive)
+    try:
+        normalise(folder / f"{MODEL_NAME}.mar", archive)
+    except ExportRefused as error:  # it is to be signed, and cannot be
+        raise ArchiveRefused(str(error)) from error
     return archive
 
 

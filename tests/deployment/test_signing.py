@@ -13,34 +13,14 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
 )
 
 from deployment.errors import SignatureRefused
 from deployment.signing import sign_archive, signature_path, verify_archive
+from tests.deployment.keys import private_pem, public_pem, write_pair
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONTENT = bytes(range(256)) * 40
-
-
-def private_pem(key, encryption=None):
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption or NoEncryption())
-
-
-def public_pem(key):
-    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
-def write_pair(folder, key=None):
-    """A private and a public key in two files."""
-    key = key or ec.generate_private_key(ec.SECP256R1())
-    folder.mkdir()
-    (folder / "signing.pem").write_bytes(private_pem(key))
-    (folder / "signing.pub").write_bytes(public_pem(key))
-    return folder / "signing.pem", folder / "signing.pub"
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from deployment.version_status import read_status
 from launcher.errors import ArchiveUnusable, ConfigUnusable
 from launcher.server import ROOT, TorchServe
 from launcher.serving import forget_serving, read_serving
+from tests.deployment.keys import write_pair
 from tests.e2e.service import BIN, write_config
 from tests.e2e.tiny import copy_handler, tiny_archive
 
@@ -365,10 +366,7 @@ def test_killed_after_any_step_it_is_finished_by_the_same_command(site, step):
 
 
 def test_with_a_key_set_only_what_is_signed_is_deployed(site, tmp_path, monkeypatch):
-    private, public = tmp_path / "signing.pem", tmp_path / "signing.pub"
-    curve = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    subprocess.run(["openssl", "genpkey", *curve, "-out", private], check=True, capture_output=True)
-    subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
+    private, public = write_pair(tmp_path / "keys")
     archive = Path(shutil.copy(site.archives["2.0"], tmp_path))
     monkeypatch.setenv("CIFAR_VERIFY_KEY", str(public))
     done = site.cifar("deploy", archive)

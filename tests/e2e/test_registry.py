@@ -173,6 +173,11 @@ def test_what_the_registry_does_not_have_is_named(site, uri, told):
         promote(uri, target(site), Steps(), QUICK)
 
 
+def test_a_version_that_leads_elsewhere_is_refused_before_anything_is_packed(site):
+    with pytest.raises(ArchiveRefused, match=r"'\.\./1' is no version; expected up to 50 letters"):
+        promote("models:/cifar/1", target(site), Steps(), QUICK, "../1")
+
+
 def test_follow_catches_up_after_it_was_stopped_and_ends_by_sigterm(site):
     where = ["--config", site.config, "--model-store", site.model_store, "--run-dir", site.run_dir]
     command = [BIN / "cifar", "follow", CHAMPION, "--every-s", 1, "--watch-s", 0, *where]

@@ -13,6 +13,7 @@ import torch
 
 from deployment.signing import verify_archive
 from launcher.serving import ServedVersion, Serving, write_serving
+from tests.deployment.keys import write_pair
 from training.archive import normalise
 from training.errors import ExportRefused
 from training.model import ModelParams, build_classifier
@@ -102,10 +103,7 @@ def test_what_was_deployed_is_not_replaced_by_other_content(tmp_path):
 
 
 def test_with_a_key_the_archive_is_signed_and_without_one_no_old_signature_stays(tmp_path, monkeypatch):
-    private, public = tmp_path / "signing.pem", tmp_path / "signing.pub"
-    curve = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"]
-    subprocess.run(["openssl", "genpkey", *curve, "-out", private], check=True, capture_output=True)
-    subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
+    private, public = write_pair(tmp_path / "keys")
     source, made = pack(tmp_path / "one.mar", ["a"], 2026, 0o100644), tmp_path / "store" / "cifar-1.0.mar"
     monkeypatch.setenv("CIFAR_SIGNING_KEY", str(private))
     normalise(source, made)
