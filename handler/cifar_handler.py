@@ -73,6 +73,7 @@ class CifarHandler:
         self.telemetry.tell_build(self.digest, str(metadata.get("git_commit") or ""))
         loaded = time.perf_counter()
         self._warm_up()
+        self.telemetry.start_beating()
         logger.info(
             "Version %s on %s: loaded in %.2f s, batch sizes 1 to %d warmed in %.2f s, torch threads %d",
             self.model.version,

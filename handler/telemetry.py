@@ -7,6 +7,7 @@ timer: under load that is fewer lines than one a batch. A worker that is killed 
 import logging
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from pixels import Images
 logger = logging.getLogger(__name__)
 
 HAND_OVER_AFTER_S = 1.0
+HEARTBEAT_S = 5.0  # alerts/recording.yaml reckons with it
 
 # E12, the preferred numbers of IEC 60063: each is at most 1.25 times the one before, so that a quantile between 1 and
 # 220 milliseconds is told within 25 %.
@@ -41,6 +43,8 @@ BOUNDS: dict[str, tuple[float, ...]] = {
 }
 
 _BUILD = "cifar_build_info"
+_HEARTBEATS = "cifar_worker_heartbeats_total"
+_STARTS = "cifar_worker_starts_total"
 _PREDICTIONS = "cifar_predictions_total"
 _REJECTED_INPUTS = "cifar_rejected_inputs_total"
 # What separates the parts of a line of TorchServe's.
@@ -78,6 +82,14 @@ class Telemetry:
             self._metrics.get_metric(_BUILD, MetricTypes.GAUGE).add_or_update(1, values)
         except Exception:
             self._give_up()
+
+    def start_beating(self) -> None:
+        """Count that a worker is ready, now and every few seconds from now on, whether anybody asks it or not.
+
+        TorchServe tells no metric of how many workers are READY, nor how often one was started.
+        """
+        self._count({(_STARTS, ()): 1})
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
     def count_batch(self, requests: int) -> None:
         """Count one batch of so many requests."""
@@ -128,6 +140,11 @@ class Telemetry:
                     counts |= {(f"{name}_sum", labels): total, (f"{name}_count", labels): count}
             self._timer = None
         self._hand_over(counts)
+
+    def _beat(self) -> None:
+        while self._metrics is not None:
+            self._count({(_HEARTBEATS, ()): 1})
+            time.sleep(HEARTBEAT_S)
 
     def _hand_over(self, values: Mapping[_Key, float]) -> None:
         if self._metrics is None:

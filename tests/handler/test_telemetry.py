@@ -74,6 +74,18 @@ def test_the_build_is_told_at_once(metrics, lines):
     assert lines() == {("cifar_build_info", labels): 1}
 
 
+def test_a_worker_tells_that_it_lives_without_being_asked(metrics, lines, monkeypatch):
+    monkeypatch.setattr(telemetry, "HEARTBEAT_S", 0.02)
+    counters = Telemetry(metrics, "cifar", "1.2")
+    counters.start_beating()
+    time.sleep(0.2)
+    counters.hand_over()
+    labels = "model_version:1.2,ModelName:cifar,Level:Model"
+    assert lines()["cifar_worker_starts_total", labels] == 1
+    assert 3 <= lines()["cifar_worker_heartbeats_total", labels] <= 11
+    counters._metrics = None  # ends the thread
+
+
 def test_predictions_are_counted_by_label_and_confidence(metrics, lines):
     counters = Telemetry(metrics, "cifar", "1.2")
     counters.count_predictions(np.array([[0.9, 0.1], [0.25, 0.75], [0.97, 0.03]], np.float32), ["cat", "sea horse"])
@@ -123,7 +135,12 @@ def test_everything_that_is_counted_is_declared_with_its_labels_in_order():
         assert names.pop(f"{name}_bucket") == ["model_version", *own, "le", "ModelName", "Level"]
         for suffix in ("sum", "count"):
             assert names.pop(f"{name}_{suffix}") == ["model_version", *own, "ModelName", "Level"]
-    assert set(names) == {"cifar_predictions_total", "cifar_rejected_inputs_total"}
+    assert set(names) == {
+        "cifar_predictions_total",
+        "cifar_rejected_inputs_total",
+        "cifar_worker_starts_total",
+        "cifar_worker_heartbeats_total",
+    }
 
 
 def test_a_quantile_between_1_and_220_milliseconds_is_told_within_a_quarter():
