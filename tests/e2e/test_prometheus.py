@@ -1,5 +1,6 @@
 """The plain `prometheus` with prometheus.yml beside a real TorchServe: rules have values, and no alert fires."""
 
+import json
 import os
 import re
 import shutil
@@ -26,11 +27,14 @@ def prometheus(torchserve, tmp_path_factory) -> Iterator[Callable[[str], list[di
         pytest.skip("prometheus is not installed: apt-get install prometheus")
     folder = tmp_path_factory.mktemp("prometheus")
     text = (ROOT / "prometheus.yml").read_text()
-    target = torchserve.server.addresses.metrics.removeprefix("http://")
-    for own, ours in (("127.0.0.1:8082", target), ("_interval: 5s", "_interval: 1s"), ("alerts/*", f"{ROOT}/alerts/*")):
+    for own, ours in (("_interval: 5s", "_interval: 1s"), ("alerts/*", f"{ROOT}/alerts/*")):
         assert own in text
         text = text.replace(own, ours)
     (folder / "prometheus.yml").write_text(text)
+    targets = folder / "targets"
+    targets.mkdir()
+    address = torchserve.server.addresses.metrics.removeprefix("http://")
+    (targets / "torchserve.yml").write_text(json.dumps([{"targets": [address]}]))
     [port] = free_ports(1)
     address = f"127.0.0.1:{port}"
     command = ["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
