@@ -71,6 +71,7 @@ class CifarHandler:
         self.description = orjson.dumps(describe_model(self.model, self.digest, metadata))
         self.telemetry = Telemetry(context.metrics, self.model.name, self.model.version)
         self.telemetry.tell_build(self.digest, str(metadata.get("git_commit") or ""))
+        self.telemetry.tell_baseline(metadata.get("baseline"))
         loaded = time.perf_counter()
         self._warm_up()
         self.telemetry.start_beating()

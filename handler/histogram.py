@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from buckets import bucket_label
+
 
 class Histogram:
     """What was observed since it was last taken away.
@@ -15,7 +17,7 @@ class Histogram:
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = np.asarray(bounds, dtype=np.float64)
-        self._labels = [*(f"{bound:g}" for bound in bounds), "+Inf"]
+        self._labels = [*map(bucket_label, bounds), "+Inf"]
         self._clear()
 
     def observe(self, values: ArrayLike, times: int = 1) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from buckets import BOUNDS
 from histogram import Histogram
 from input_statistics import describe_picture
 from pixels import Images
@@ -24,24 +25,9 @@ logger = logging.getLogger(__name__)
 HAND_OVER_AFTER_S = 1.0
 HEARTBEAT_S = 5.0  # alerts/recording.yaml reckons with it
 
-# E12, the preferred numbers of IEC 60063: each is at most 1.25 times the one before, so that a quantile between 1 and
-# 220 milliseconds is told within 25 %.
-_E12 = (1.0, 1.2, 1.5, 1.8, 2.2, 2.7, 3.3, 3.9, 4.7, 5.6, 6.8, 8.2)
-_MILLISECONDS = (0.1, 0.2, 0.5, *_E12, *(10 * it for it in _E12), 100, 120, 150, 180, 220, 500, 1000, 2500, 5000, 10000)
-_TWENTIETHS = tuple(step / 20 for step in range(1, 20))
-
-# The ends of the buckets of each histogram.
-BOUNDS: dict[str, tuple[float, ...]] = {
-    "cifar_batch_size": (1, 2, 4, 8, 16, 32, 64),
-    "cifar_images_per_request": (1, 2, 4, 8, 16, 32, 64, 128, 256),
-    "cifar_stage_seconds": tuple(round(it / 1000, 6) for it in _MILLISECONDS),
-    "cifar_confidence": (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 0.999),
-    "cifar_input_brightness": _TWENTIETHS,
-    "cifar_input_contrast": tuple(step / 40 for step in range(1, 20)),
-    "cifar_input_colour_balance": tuple(step / 40 for step in range(12, 29)),
-    "cifar_input_sharpness": (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3),
-}
-
+_BASELINE_BUCKET = "cifar_baseline_bucket_ratio"
+_BASELINE_MEAN = "cifar_baseline_mean"
+_BASELINE_PREDICTION = "cifar_baseline_prediction_ratio"
 _BUILD = "cifar_build_info"
 _HEARTBEATS = "cifar_worker_heartbeats_total"
 _STARTS = "cifar_worker_starts_total"
@@ -73,15 +59,26 @@ class Telemetry:
 
     def tell_build(self, digest: str, commit: str) -> None:
         """Say which weights this version has, and by which commit they were trained."""
-        if self._metrics is None:
-            return
-        from ts.metrics.metric_type_enum import MetricTypes  # not at the top: tests of the handler need no TorchServe
+        self._set({(_BUILD, (_label(digest or "unknown"), _label(commit or "unknown"))): 1})
 
-        values = [self._version, _label(digest or "unknown"), _label(commit or "unknown"), *self._common]
+    def tell_baseline(self, baseline: Mapping[str, Any] | None) -> None:
+        """Tell what predictions and inputs looked like when the version was evaluated.
+
+        Args:
+            baseline: as training/baseline.py measures it; None, where nobody has, tells nothing.
+        """
+        gauges: dict[_Key, float] = {}
         try:
-            self._metrics.get_metric(_BUILD, MetricTypes.GAUGE).add_or_update(1, values)
-        except Exception:
-            self._give_up()
+            for label, share in (baseline or {}).get("predictions", {}).items():
+                gauges[_BASELINE_PREDICTION, (_label(label),)] = float(share)
+            for statistic, measured in (baseline or {}).get("statistics", {}).items():
+                gauges[_BASELINE_MEAN, (_label(statistic),)] = float(measured["mean"])
+                for bound, share in measured["cumulative"].items():
+                    gauges[_BASELINE_BUCKET, (_label(statistic), _label(bound))] = float(share)
+        except (AttributeError, KeyError, TypeError, ValueError):  # of an archive that others have made
+            logger.exception("The baseline in the model's metadata.json is not as training/baseline.py measures it")
+            return
+        self._set(gauges)
 
     def start_beating(self) -> None:
         """Count that a worker is ready, now and every few seconds from now on, whether anybody asks it or not.
@@ -145,6 +142,19 @@ class Telemetry:
         while self._metrics is not None:
             self._count({(_HEARTBEATS, ()): 1})
             time.sleep(HEARTBEAT_S)
+
+    def _set(self, gauges: Mapping[_Key, float]) -> None:
+        if self._metrics is None:
+            return
+        from ts.metrics.metric_type_enum import MetricTypes  # not at the top: tests of the handler need no TorchServe
+
+        try:
+            for (name, labels), value in gauges.items():
+                self._metrics.get_metric(name, MetricTypes.GAUGE).add_or_update(
+                    value, [self._version, *labels, *self._common]
+                )
+        except Exception:
+            self._give_up()
 
     def _hand_over(self, values: Mapping[_Key, float]) -> None:
         if self._metrics is None:

@@ -20,7 +20,7 @@ from launcher.java import find_java_home
 from launcher.ports import check_ports_free
 from launcher.readiness import NotReady, ReadyModel, wait_until_ready
 from launcher.reconcile import reconcile
-from launcher.serving import SERVING_NAME, Serving, forget_serving, read_serving, store_lock
+from launcher.serving import SERVING_NAME, Serving, forget_serving, read_serving, store_lock, tell_prometheus
 from launcher.state import RunState, find_server, read_state, write_state
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,6 +104,7 @@ class TorchServe:
                 with store_lock(self.model_store) as mine:
                     if mine:  # else a deployment is changing what should run
                         reconcile(addresses, key_file, serving)
+                        tell_prometheus(self.model_store, serving)
                 ready = wait_until_ready(addresses, key_file, timeout_s, lambda: self._find_end(state))
             elif not running:
                 forget_serving(self.model_store)

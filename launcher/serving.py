@@ -1,6 +1,7 @@
 """What the server of a model store should serve: `serving.json` in the store, written whole or not at all.
 
-It appears with the first deployment. Why not TorchServe's own snapshots: docs/adr/0010.
+It appears with the first deployment. Why not TorchServe's own snapshots: docs/adr/0010. Beside it stands
+`deployed.json`, which tells Prometheus the same, as targets of the job `deployed` (prometheus.yml).
 """
 
 import fcntl
@@ -18,6 +19,9 @@ from launcher.errors import ServingUnusable
 from training.atomic_write import atomic_write, remove_leftovers
 
 SERVING_NAME = "serving.json"
+DEPLOYED_NAME = "deployed.json"
+# Prometheus wants an address for labels to belong to; what answers there is thrown away.
+_ANY_TARGET = "127.0.0.1:8082"
 
 
 @dataclass(frozen=True)
@@ -111,14 +115,29 @@ def read_serving(store: Path) -> Serving | None:
 
 def write_serving(store: Path, serving: Serving) -> None:
     """Remember what should run; raises OSError where the disk is full, and then the file is as before."""
-    remove_leftovers(store / SERVING_NAME)  # of a process that was killed; whoever writes holds the lock
-    with atomic_write(store / SERVING_NAME) as temporary:
-        temporary.write_bytes(orjson.dumps(asdict(serving), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    _write(store / SERVING_NAME, asdict(serving))
+    tell_prometheus(store, serving)
+
+
+def tell_prometheus(store: Path, serving: Serving) -> None:
+    """Write the targets of the job `deployed`: one a version, with the labels `model_version` and `default`."""
+    versions = [served.version for served in serving.versions]
+    if serving.underway is not None and serving.underway.version not in versions:
+        versions.append(serving.underway.version)
+    targets = [
+        {
+            "targets": [_ANY_TARGET],
+            "labels": {"model_version": version, "default": str(version == serving.default).lower()},
+        }
+        for version in versions
+    ]
+    _write(store / DEPLOYED_NAME, targets)
 
 
 def forget_serving(store: Path) -> None:
     """Forget what was deployed."""
     (store / SERVING_NAME).unlink(missing_ok=True)
+    (store / DEPLOYED_NAME).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -138,6 +157,12 @@ def store_lock(store: Path) -> Iterator[bool]:
         yield mine
     finally:
         os.close(handle)
+
+
+def _write(path: Path, content: Any) -> None:
+    remove_leftovers(path)  # of a process that was killed; whoever writes holds the lock
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
 
 
 def _parse(content: dict[str, Any]) -> Serving:

@@ -15,6 +15,8 @@ from rich.console import Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from training.baseline import measure_baseline
+from training.baseline_file import write_baseline
 from training.calibration import ReliabilityBin, expected_calibration_error, reliability
 from training.command import console, run_stage
 from training.corruptions import CORRUPTIONS, STRENGTHS, corrupt
@@ -232,6 +234,8 @@ def main(
     evaluation, plots = asdict(figures), weights.parent / PLOTS_NAME
     probabilities = softmax(logits, figures.temperature)
     write_json(evaluation, weights.parent / EVALUATION_NAME)
+    baseline = measure_baseline(images, probabilities, class_names())
+    write_baseline(baseline, weights, weights_digest, classifier.temperature)
     write_json({name: evaluation[name] for name in HEADLINES}, weights.parent / METRICS_NAME)
     write_confusion(labels, probabilities.argmax(axis=1), plots / "confusion.csv")
     write_reliability(evaluation, plots / "reliability.csv")

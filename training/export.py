@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from training.atomic_write import atomic_write
+from training.baseline_file import read_baseline
 from training.certificate import CERTIFICATE_NAME, synthetic_images, write_certificate
 from training.command import console, run_stage
 from training.data import DATA_FILE, load_dataset
@@ -169,14 +170,16 @@ def describe(weights: Path, version: str) -> dict[str, Any]:
     """
     record = read_record(weights) or {}
     figures = read_evaluation(weights) or {}
+    weights_digest = digest_file(weights)
     return {
         "class_names": list(class_names()),
         "version": version,
         "git_commit": record.get("git_commit"),
         "data_digest": record.get("data_digest"),
         "mlflow_run": record.get("mlflow_run"),
-        "weights_digest": digest_file(weights),
+        "weights_digest": weights_digest,
         "accuracy": figures.get("accuracy"),
+        "baseline": read_baseline(weights, weights_digest, record.get("temperature", 1.0)),
     }
 
 

@@ -10,6 +10,11 @@ import torch
 
 from launcher.server import TorchServe
 from tests.e2e.service import Service, build_archive, write_config
+from training.baseline import measure_baseline
+from training.baseline_file import write_baseline
+from training.certificate import synthetic_images
+from training.evaluate import digest_file, predict_probabilities
+from training.labels import class_names
 from training.model import ModelParams, build_classifier
 from training.weights import save_weights
 
@@ -26,6 +31,9 @@ def archive(classifier, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("archive")
     weights = folder / "best_cnn_model.pth"
     save_weights(classifier.network.state_dict(), weights)
+    images = synthetic_images()
+    baseline = measure_baseline(images, predict_probabilities(classifier, images), class_names())
+    write_baseline(baseline, weights, digest_file(weights), 1.0)
     return build_archive(weights, "1.0", folder)
 
 

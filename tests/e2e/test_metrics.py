@@ -9,9 +9,10 @@ import pytest
 import requests
 import yaml
 
+from buckets import BOUNDS
 from client.inference import InferenceClient
 from launcher.server import ROOT
-from telemetry import BOUNDS, HAND_OVER_AFTER_S
+from telemetry import HAND_OVER_AFTER_S
 
 _SERIES = re.compile(r"^(\w+)\{([^}]*)\} ([\d.eE+-]+)$", re.MULTILINE)
 

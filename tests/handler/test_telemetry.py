@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 import telemetry
-from telemetry import BOUNDS, Telemetry
+from buckets import BOUNDS
+from telemetry import Telemetry
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", ResourceWarning)  # importing ts leaves its version file to the garbage collector
@@ -127,6 +128,34 @@ def test_inputs_are_counted_by_request_and_measured_on_one_picture_a_batch(metri
         assert lines()[f"cifar_input_{statistic}_sum", common] == pytest.approx(value, abs=1e-6)
 
 
+def test_the_baseline_is_told_by_label_statistic_and_bucket(metrics, lines):
+    measured = {"mean": 0.8, "cumulative": {"0.5": 0.1, "0.9": 0.6}}
+    baseline = {"images": 9, "predictions": {"cat": 0.25, "sea horse": 0.75}, "statistics": {"confidence": measured}}
+    Telemetry(metrics, "cifar", "1.2").tell_baseline(baseline)
+    labels = "model_version:1.2,{}ModelName:cifar,Level:Model"
+    assert lines() == {
+        ("cifar_baseline_prediction_ratio", labels.format("label:cat,")): 0.25,
+        ("cifar_baseline_prediction_ratio", labels.format("label:sea_horse,")): 0.75,
+        ("cifar_baseline_mean", labels.format("statistic:confidence,")): 0.8,
+        ("cifar_baseline_bucket_ratio", labels.format("statistic:confidence,le:0.5,")): 0.1,
+        ("cifar_baseline_bucket_ratio", labels.format("statistic:confidence,le:0.9,")): 0.6,
+    }
+
+
+@pytest.mark.parametrize(
+    "baseline", [{"predictions": []}, {"statistics": {"confidence": {"mean": "much"}}}, {"statistics": {"x": 1}}, "?"]
+)
+def test_a_baseline_that_is_none_is_said_in_the_log_and_counting_goes_on(metrics, lines, caplog, baseline):
+    counters = Telemetry(metrics, "cifar", "1.2")
+    counters.tell_baseline(baseline)
+    assert lines() == {}
+    assert "is not as training/baseline.py measures it" in caplog.text
+    counters.tell_baseline(None)
+    counters.count_batch(1)
+    counters.hand_over()
+    assert ("cifar_batch_size_count", "model_version:1.2,ModelName:cifar,Level:Model") in lines()
+
+
 def test_everything_that_is_counted_is_declared_with_its_labels_in_order():
     declared = yaml.safe_load(METRICS_FILE.read_text())["model_metrics"]
     names = {metric["name"]: metric["dimensions"] for metric in declared["counter"]}
@@ -141,6 +170,12 @@ def test_everything_that_is_counted_is_declared_with_its_labels_in_order():
         "cifar_worker_starts_total",
         "cifar_worker_heartbeats_total",
     }
+    gauges = {metric["name"]: metric["dimensions"] for metric in declared["gauge"]}
+    common = ["ModelName", "Level"]
+    assert gauges["cifar_build_info"] == ["model_version", "digest", "commit", *common]
+    assert gauges["cifar_baseline_prediction_ratio"] == ["model_version", "label", *common]
+    assert gauges["cifar_baseline_mean"] == ["model_version", "statistic", *common]
+    assert gauges["cifar_baseline_bucket_ratio"] == ["model_version", "statistic", "le", *common]
 
 
 def test_a_quantile_between_1_and_220_milliseconds_is_told_within_a_quarter():

@@ -1,5 +1,6 @@
 """What should be served: written whole, read back, refused where it makes no sense."""
 
+import orjson
 import pytest
 
 from launcher.archives import check_deployed, digest_file
@@ -23,10 +24,25 @@ def test_it_comes_back_as_it_was_written(tmp_path):
     assert read_serving(tmp_path) is None
     write_serving(tmp_path, SERVING)
     assert read_serving(tmp_path) == SERVING
-    assert [path.name for path in tmp_path.iterdir()] == ["serving.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deployed.json", "serving.json"]
     forget_serving(tmp_path)
     forget_serving(tmp_path)
     assert read_serving(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_prometheus_is_told_every_version_and_which_is_the_default(tmp_path):
+    write_serving(tmp_path, SERVING)
+    targets = orjson.loads((tmp_path / "deployed.json").read_bytes())
+    assert [target["labels"] for target in targets] == [
+        {"model_version": "1.0", "default": "false"},
+        {"model_version": "2.0", "default": "true"},
+        {"model_version": "3.0", "default": "false"},  # underway
+    ]
+    assert all(len(target["targets"]) == 1 for target in targets)
+    write_serving(tmp_path, Serving("1.0", (ONE,)))
+    [target] = orjson.loads((tmp_path / "deployed.json").read_bytes())
+    assert target["labels"] == {"model_version": "1.0", "default": "true"}
 
 
 def test_the_default_is_loaded_first_and_becomes_it_so():
@@ -74,7 +90,7 @@ def test_a_failing_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write_serving(tmp_path, Serving("1.0", (ONE,)))
     assert read_serving(tmp_path) == SERVING
-    assert [path.name for path in tmp_path.iterdir()] == ["serving.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deployed.json", "serving.json"]
 
 
 def test_deployed_archives_are_known_by_their_digest(tmp_path):

@@ -5,6 +5,7 @@ import orjson
 import pytest
 import torch
 
+from training.baseline_file import write_baseline
 from training.certificate import synthetic_images
 from training.data import save_dataset
 from training.errors import ExportRefused, GateClosed, ParameterError
@@ -202,6 +203,7 @@ def test_weights_without_a_record_are_exported_and_what_is_not_known_is_null(wei
         "mlflow_run": None,
         "weights_digest": digest_file(weights),
         "accuracy": None,
+        "baseline": None,
     }
     assert "500 drawn pictures (no prepared data set here)" in capsys.readouterr().out
 
@@ -211,8 +213,10 @@ def test_metadata_come_from_the_record_and_the_figures_beside_the_weights(weight
     (weights.parent / "training.json").write_bytes(orjson.dumps(record))
     figures = {"weights_digest": digest_file(weights), "accuracy": 0.75}
     (weights.parent / "evaluation.json").write_bytes(orjson.dumps(figures))
+    write_baseline({"images": 7}, weights, digest_file(weights), 1.0)
     metadata = describe(weights, "2.0")
     expected = {"git_commit": "abc", "data_digest": "d1", "mlflow_run": "run1", "accuracy": 0.75}
+    expected["baseline"] = {"images": 7}
     assert {key: metadata[key] for key in expected} == expected
 
 

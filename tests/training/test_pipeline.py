@@ -402,7 +402,7 @@ def test_every_section_of_params_yaml_but_the_search_is_a_parameter_of_a_stage()
 
 
 def modules_imported(module: str, passed_over: set[str]) -> set[str]:
-    """Return `module` and those of training/ that it imports or names as a file, itself or through others."""
+    """Return `module` and those of training/ and handler/ that it imports or names, itself or through others."""
     found: set[str] = set()
     waiting = [module]
     while waiting:
@@ -413,6 +413,8 @@ def modules_imported(module: str, passed_over: set[str]) -> set[str]:
         for node in ast.walk(ast.parse(path_of(name).read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("training."):
                 waiting.append(str(node.module))
+            elif isinstance(node, ast.ImportFrom) and path_of(f"handler.{node.module}").exists():
+                waiting.append(f"handler.{node.module}")  # which is imported by its bare name
             elif isinstance(node, ast.Constant) and str(node.value).endswith(".py"):
                 waiting.append(f"training.{str(node.value).removesuffix('.py')}")
     return found
