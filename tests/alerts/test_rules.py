@@ -5,23 +5,19 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).resolve().parents[2]
-RULES = sorted((ROOT / "alerts").glob("*.yaml"))
-CASES = Path(__file__).with_name("service.yaml")
+from tests.alerts.rules import ROOT, RULES, rules
+
+CASES = sorted(Path(__file__).parent.glob("*.yaml"))
 # Prometheus's own, and what is no metric in an expression.
 _OWN = {"up"}
-_WORDS = {"sum", "by", "rate", "increase", "and", "on", "unless", "histogram_quantile", "or", "without", "ignoring"}
-
-
-def rules(kind: str) -> list[dict[str, Any]]:
-    groups = [group for file in RULES for group in yaml.safe_load(file.read_text())["groups"]]
-    return [rule for group in groups for rule in group["rules"] if kind in rule]
-
+_WORDS = {
+    *("sum", "max", "count", "group", "abs", "absent", "changes", "rate", "increase", "scalar", "histogram_quantile"),
+    *("label_replace", "by", "on", "group_left", "and", "or", "unless"),
+}
 
 ALERTS = {rule["alert"]: rule for rule in rules("alert")}
 
@@ -41,12 +37,12 @@ def test_configuration_and_rules_are_valid():
 
 
 def test_every_alert_fires_when_it_should_and_only_then():
-    promtool("test", "rules", CASES)
+    promtool("test", "rules", *CASES)
 
 
 @pytest.mark.parametrize("alert", ALERTS)
 def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_stays_quiet(alert):
-    cases = [case["alert_rule_test"] for case in yaml.safe_load(CASES.read_text())["tests"]]
+    cases = [case["alert_rule_test"] for file in CASES for case in yaml.safe_load(file.read_text())["tests"]]
     expected = [it["exp_alerts"] for tests in cases for it in tests if it["alertname"] == alert]
     assert any(expected) and not all(expected)
 
@@ -63,7 +59,7 @@ def test_every_alert_says_how_bad_it_is_what_was_measured_and_what_to_do(alert):
 def test_the_runbook_has_a_heading_for_each_alert_and_no_other():
     text = (ROOT / "docs" / "runbook.md").read_text()
     headings = re.findall(r"^## (.+)$", text, re.MULTILINE)
-    assert headings == list(ALERTS)
+    assert sorted(headings) == sorted(ALERTS)
     for section in text.split("\n## ")[1:]:
         for part in ("**Means**", "**Look first**", "**do**"):
             assert part in section.replace("**Do**", "**do**"), section.splitlines()[0]
@@ -71,7 +67,9 @@ def test_the_runbook_has_a_heading_for_each_alert_and_no_other():
 
 def test_recorded_names_are_level_metric_operation():
     for rule in rules("record"):
-        assert re.fullmatch(r"(version|job):[a-z_]+:[a-z0-9_]+", rule["record"])
+        assert re.fullmatch(
+            r"(version|version_label|version_statistic|job|threshold):[a-z_]+:[a-z0-9_]+", rule["record"]
+        )
 
 
 def test_every_metric_in_a_rule_is_declared_or_recorded():
@@ -84,6 +82,28 @@ def test_every_metric_in_a_rule_is_declared_or_recorded():
     }
     known |= {rule["record"] for rule in rules("record")} | _OWN
     for rule in (*rules("record"), *rules("alert")):
-        expression = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\b(by|on) \([^)]*\)", " ", rule["expr"])
-        names = set(re.findall(r"[a-zA-Z_][a-zA-Z0-9_:]*", expression)) - _WORDS
-        assert names and names <= known, rule
+        assert metrics_of(rule["expr"]) <= known, rule
+        for query in re.findall(r'query\s+"([^"]*)"', rule.get("annotations", {}).get("description", "")):
+            assert metrics_of(query) and metrics_of(query) <= known, rule
+
+
+def metrics_of(expression: str) -> set[str]:
+    bare = re.sub(r"""\{[^}]*\}|\[[^\]]*\]|"[^"]*"|\b(by|on|group_left) \([^)]*\)|\b[\d.]+e?\d*\b""", " ", expression)
+    return set(re.findall(r"[a-zA-Z_][a-zA-Z0-9_:]*", bare)) - _WORDS
+
+
+def test_every_threshold_is_used_and_says_its_unit():
+    text = "".join(file.read_text() for file in RULES)
+    for rule in rules("record"):
+        if rule["record"].startswith("threshold:"):
+            assert text.count(f"scalar({rule['record']})") >= 1, rule
+            assert rule["record"].rpartition(":")[2] in {
+                "ratio",
+                "rate",
+                "seconds",
+                "count",
+                "changes",
+                "distance",
+                "difference",
+                "ks",
+            }

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import time
@@ -15,7 +14,9 @@ import requests
 
 from client.inference import InferenceClient
 from launcher.server import ROOT
+from tests.alerts.rules import rules
 from tests.e2e.service import free_ports
+from training.certificate import synthetic_images
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +69,18 @@ def wait_until(holds: Callable[[], object], log: Path | None = None) -> None:
         time.sleep(0.2)
 
 
-def test_every_rule_has_a_value_under_traffic_and_no_alert_fires(prometheus, torchserve, images):
+def test_every_rule_has_a_value_under_traffic_and_no_alert_fires(prometheus, torchserve):
+    pictures = synthetic_images()  # those of the baseline (conftest.py)
     with InferenceClient(torchserve.url) as client:
         end = time.monotonic() + 12
         while time.monotonic() < end:
-            client.predict(images[0])
-            time.sleep(0.05)
+            for start in range(0, len(pictures), 50):
+                client.predict(pictures[start : start + 50])
+                time.sleep(0.02)
     torchserve.post(b"short", "application/octet-stream")
-    recorded = re.findall(r"record: (\S+)", (ROOT / "alerts" / "recording.yaml").read_text())
+    recorded = {rule["record"] for rule in rules("record")}
+    recorded.remove("version:cifar_disagreement:distance1h")  # wants two versions
+    assert len(recorded) > 30
     for name in recorded:
         wait_until(lambda name=name: prometheus(name))  # type: ignore[misc]
     [live] = prometheus("version:cifar_live_workers:count1m")
@@ -84,6 +89,14 @@ def test_every_rule_has_a_value_under_traffic_and_no_alert_fires(prometheus, tor
         "job": "torchserve",
         "model_version": "1.0",
     }
+    [shift] = prometheus("version:cifar_prediction_shift:distance15m")
+    assert 0 <= float(shift["value"][1]) < 0.05
+    drift = {
+        it["metric"]["statistic"]: float(it["value"][1])
+        for it in prometheus("version_statistic:cifar_input_drift:ks15m")
+    }
+    assert set(drift) == {"confidence", "brightness", "contrast", "colour_balance", "sharpness"}
+    assert drift["confidence"] < 0.05
     [p99] = prometheus("version:cifar_handle_seconds:p99_5m")
     assert 0.0005 < float(p99["value"][1]) < 1
     assert prometheus('ALERTS{alertstate="firing"}') == []

@@ -70,6 +70,8 @@ def test_every_setting_has_a_reason_above_it():
 
 def test_prometheus_scrapes_the_address_of_the_metrics():
     jobs = yaml.safe_load((ROOT / "prometheus.yml").read_text())["scrape_configs"]
-    [target] = jobs[0]["static_configs"][0]["targets"]
+    [file] = jobs[0]["file_sd_configs"][0]["files"]
+    [group] = yaml.safe_load((ROOT / file).read_text())
+    [target] = group["targets"]
     host, port = read_addresses(CONFIG).endpoints["metrics_address"]
     assert target == f"{host}:{port}"
