@@ -12,7 +12,7 @@ HANDLER := $(wildcard handler/*.*)
 UNGATED := $(if $(filter training/pretrained/%,$(WEIGHTS)),--no-gate)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down archive data train card accuracy fuzz bench deploys test check lock
+.PHONY: help up down archive data train card accuracy fuzz bench drift deploys test check lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,9 @@ bench: .venv/.training $(ARCHIVE) ## Measure decoding, what counting costs (want
 	$(BIN)/python benchmarks/decoding.py
 	$(BIN)/python benchmarks/telemetry.py
 	$(BIN)/python benchmarks/training.py
+
+drift: .venv/.training ## Measure false alarms and delays of the drift alerts (wants make data); writes the table in benchmarks/results
+	$(BIN)/python benchmarks/drift.py
 
 deploys: .venv/.training $(ARCHIVE) ## Ten deployments and rollbacks under load, on a server of its own; writes the table in benchmarks/results
 	$(BIN)/python benchmarks/deploys.py

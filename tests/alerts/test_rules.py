@@ -1,14 +1,12 @@
 """Rules and alerts: promtool's own tests, and that alerts, cases, runbook and declared metrics agree."""
 
-import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.alerts.promtool import promtool
 from tests.alerts.rules import ROOT, RULES, rules
 
 CASES = sorted(Path(__file__).parent.glob("*.yaml"))
@@ -20,15 +18,6 @@ _WORDS = {
 }
 
 ALERTS = {rule["alert"]: rule for rule in rules("alert")}
-
-
-def promtool(*arguments: object) -> None:
-    if shutil.which("promtool") is None:
-        if os.environ.get("CI"):
-            pytest.fail("promtool is missing: .ci/run installs it")
-        pytest.skip("promtool is not installed: apt-get install prometheus")
-    done = subprocess.run(["promtool", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_configuration_and_rules_are_valid():
