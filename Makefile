@@ -12,7 +12,7 @@ HANDLER := $(wildcard handler/*.*)
 UNGATED := $(if $(filter training/pretrained/%,$(WEIGHTS)),--no-gate)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down archive data train card accuracy fuzz bench drift deploys test check lock
+.PHONY: help up down archive data train card accuracy fuzz bench drift drill deploys test check lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -64,6 +64,9 @@ bench: .venv/.training $(ARCHIVE) ## Measure decoding, what counting costs (want
 
 drift: .venv/.training ## Measure false alarms and delays of the drift alerts (wants make data); writes the table in benchmarks/results
 	$(BIN)/python benchmarks/drift.py
+
+drill: .venv/.training $(ARCHIVE) ## Break a service of its own in nine ways and see which alerts come (wants make data); writes docs/drill.md
+	$(BIN)/python -m drill
 
 deploys: .venv/.training $(ARCHIVE) ## Ten deployments and rollbacks under load, on a server of its own; writes the table in benchmarks/results
 	$(BIN)/python benchmarks/deploys.py

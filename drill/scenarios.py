@@ -1,0 +1,255 @@
+"""What is broken, which alerts must tell of it, and how it is mended again: one function each."""
+
+import io
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from client.errors import CifarError
+from deployment.deploy import Options, deploy
+from deployment.rollback import rollback
+from deployment.steps import Step, Steps
+from deployment.undeploy import scale
+from drill.archives import make_copy, make_slow, make_wrong
+from drill.site import DrillFailed, Site, wait_until
+from drill.traffic import Images
+from launcher.serving import read_serving
+
+_SWITCH = "make it the default"  # the step of a deployment
+_READY_S = 120.0
+
+
+@dataclass(frozen=True)
+class Supplies:
+    """What scenarios are made with.
+
+    Attributes:
+        weights: of the network that is served.
+        images: clean pictures, (N, 32, 32, 3).
+        noisy: the same, corrupted.
+    """
+
+    weights: Path
+    images: Images
+    noisy: Images
+
+
+@dataclass
+class Cause:
+    """A cause that lasts until its block ends; `since`: when it began, seconds of time.monotonic()."""
+
+    since: float
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One thing that breaks.
+
+    Attributes:
+        name: of the option --only.
+        title: what happens.
+        alerts: those that must reach the webhook; no other may.
+        cause: breaks it on entry, mends it on exit.
+    """
+
+    name: str
+    title: str
+    alerts: frozenset[str]
+    cause: Callable[[Site, Supplies], AbstractContextManager[Cause]]
+
+
+@contextmanager
+def _kill_server(site: Site, supplies: Supplies) -> Iterator[Cause]:
+    process = site.server.process
+    if process is None:
+        raise DrillFailed("TorchServe does not run")
+    process.kill()
+    yield Cause(time.monotonic())
+    site.server.start()
+
+
+@contextmanager
+def _kill_workers(site: Site, supplies: Supplies) -> Iterator[Cause]:
+    """Kill a worker whenever another is ready, so that requests still get their answers."""
+    with _meanwhile(lambda: _kill_a_worker(site), every_s=0.3):
+        yield Cause(time.monotonic())
+    _wait_for_workers(site)
+
+
+def _kill_a_worker(site: Site) -> None:
+    with site.manage() as management:
+        ready = [worker.pid for worker in management.describe("1.0").workers if worker.ready and worker.pid]
+    if len(ready) > 1:
+        os.kill(ready[0], signal.SIGKILL)
+
+
+@contextmanager
+def _take_workers(site: Site, supplies: Supplies) -> Iterator[Cause]:
+    with site.manage() as management:
+        workers = len(management.describe("1.0").workers)
+        management.scale("1.0", 0)
+        yield Cause(time.monotonic())
+        management.scale("1.0", workers)
+    _wait_for_workers(site)
+
+
+@contextmanager
+def _deploy_slow(site: Site, supplies: Supplies) -> Iterator[Cause]:
+    with _deployed(site, make_slow(supplies.weights, "1.1", _folder(site, "slow"))) as cause:
+        yield cause
+
+
+@contextmanager
+def _deploy_wrong(site: Site, supplies: Supplies) -> Iterator[Cause]:
+    with _deployed(site, make_wrong(supplies.weights, "1.2", _folder(site, "wrong"))) as cause:
+        yield cause
+
+
+@contextmanager
+def _register_by_hand(site: Site, supplies: Supplies) -> Iterator[Cause]:
+    archive = make_copy(supplies.weights, "6.6", _folder(site, "copy"))
+    shutil.copy(archive, site.server.model_store)
+    with site.manage() as management:
+        if read_serving(site.server.model_store) is None:  # nothing was deployed yet: then every version is as good
+            workers = len(management.describe("1.0").workers)
+            scale("1.0", workers, site.target, _Watched(), Options())
+        management.register(archive.name)
+        wait_until(lambda: management.describe("6.6").ready, _READY_S)
+        yield Cause(time.monotonic())
+        management.unregister("6.6")
+    (site.server.model_store / archive.name).unlink(missing_ok=True)
+
+
+@contextmanager
+def _send_bad_bodies(site: Site, supplies: Supplies) -> Iterator[Cause]:
+    site.traffic.bad = 0.3
+    yield Cause(time.monotonic())
+    site.traffic.bad = 0.0
+
+
+@contextmanager
+def _send_noise(site: Site, supplies: Supplies) -> Iterator[Cause]:
+    site.traffic.images = supplies.noisy
+    yield Cause(time.monotonic())
+    site.traffic.images = supplies.images
+
+
+@contextmanager
+def _hang(site: Site, supplies: Supplies) -> Iterator[Cause]:
+    """Stop the server for seconds, again and again: a scrape waits at most one."""
+    process = site.server.process
+    if process is None:
+        raise DrillFailed("TorchServe does not run")
+
+    def stop_and_go() -> None:
+        process.suspend()
+        time.sleep(2.5)
+        process.resume()
+
+    since = time.monotonic()
+    try:
+        with _meanwhile(stop_and_go, every_s=3.0):
+            yield Cause(since)
+    finally:
+        process.resume()
+
+
+SCENARIOS = (
+    Scenario("server", "Java is killed", frozenset({"ServerDown"}), _kill_server),
+    Scenario("scrapes", "the server hangs for 2.5 s, again and again", frozenset({"ScrapesFail"}), _hang),
+    Scenario("workers", "a worker is killed, whenever another is ready", frozenset({"WorkersRestart"}), _kill_workers),
+    Scenario(
+        "no-workers",
+        "the version is scaled to no worker",
+        frozenset({"NoLiveWorker", "ErrorBudgetBurnsFast"}),
+        _take_workers,
+    ),
+    Scenario("bad-inputs", "30 % of the bodies are no pictures", frozenset({"ManyInputsRejected"}), _send_bad_bodies),
+    Scenario(
+        "noise",
+        "all pictures are noisy (gaussian_noise, strength 5)",
+        frozenset({"InputDrift", "PredictionMixShifted", "ConfidenceFallen"}),
+        _send_noise,
+    ),
+    Scenario(
+        "slow",
+        "a version is deployed whose network takes 150 ms a picture",
+        frozenset({"LatencyBudgetBurnsFast", "QueueGrows"}),
+        _deploy_slow,
+    ),
+    Scenario(
+        "wrong",
+        "a version is deployed that takes every picture for an airplane",
+        frozenset({"PredictionMixShifted", "VersionsDisagree"}),
+        _deploy_wrong,
+    ),
+    Scenario(
+        "undeployed",
+        "a version is registered behind the tool's back",
+        frozenset({"UndeployedVersion"}),
+        _register_by_hand,
+    ),
+)
+
+
+class _Watched(Steps):
+    """Says nothing, and remembers when the new version became the default."""
+
+    def __init__(self) -> None:
+        super().__init__(Console(file=io.StringIO()))
+        self.switched = time.monotonic()
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Step]:
+        with super().step(name) as step:
+            yield step
+        if name == _SWITCH:
+            self.switched = time.monotonic()
+
+
+@contextmanager
+def _deployed(site: Site, archive: Path) -> Iterator[Cause]:
+    steps, options = _Watched(), Options()
+    deploy(archive, site.target, steps, options)
+    yield Cause(steps.switched)
+    rollback(site.target, steps, options)
+
+
+def _folder(site: Site, name: str) -> Path:
+    folder = site.folder / name
+    folder.mkdir()
+    return folder
+
+
+def _wait_for_workers(site: Site) -> None:
+    with site.manage() as management:
+        if not wait_until(lambda: management.describe("1.0").ready, _READY_S):
+            raise DrillFailed(f"version 1.0 has not got its workers back within {_READY_S:.0f} s")
+
+
+@contextmanager
+def _meanwhile(act: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Act again and again until the block ends."""
+    end = threading.Event()
+
+    def repeat() -> None:
+        while not end.is_set():
+            with suppress(CifarError, ProcessLookupError):  # the worker, or the server, has just ended by itself
+                act()
+            end.wait(every_s)
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()

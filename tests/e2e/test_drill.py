@@ -1,0 +1,50 @@
+"""A short drill with real programs: a cause reaches the webhook by its alert and by no other, and its end does too."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from drill.run import play
+from drill.scenarios import SCENARIOS, Supplies
+from drill.shortening import Shortening
+from drill.site import DrillFailed, run_site
+from tests.e2e.tiny import copy_handler, tiny_archive
+
+QUICK = Shortening(divisor=60, shortest_window_s=10, shortest_for_s=3)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    for program in ("prometheus", "prometheus-alertmanager"):
+        if shutil.which(program) is None:
+            if os.environ.get("CI"):
+                pytest.fail(f"{program} is missing: .ci/run installs it")
+            pytest.skip(f"{program} is not installed: apt-get install prometheus prometheus-alertmanager")
+    folder = tmp_path_factory.mktemp("drill")
+    archive = tiny_archive(folder / "tiny", "1.0", 1, copy_handler(folder / "handler"))
+    images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    with run_site(folder / "site", archive, images, QUICK, clients=2, rate=20) as site:
+        yield site
+
+
+@pytest.mark.parametrize("name", ["server", "bad-inputs"])
+def test_an_alert_reaches_the_webhook_and_so_does_its_end(site, name):
+    [scenario] = [scenario for scenario in SCENARIOS if scenario.name == name]
+    supplies = Supplies(site.folder, site.traffic.images, site.traffic.images)
+    outcome = play(scenario, site, supplies, lambda doing: None)
+    assert set(outcome.told) == scenario.alerts
+    assert not outcome.unexpected
+    assert outcome.cleared is not None
+    assert outcome.passed
+    assert all(outcome.descriptions.values())
+
+
+def test_a_missing_program_is_named_with_what_brings_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with (
+        pytest.raises(DrillFailed, match="prometheus is not installed; this brings it: sudo apt-get install"),
+        run_site(tmp_path / "site", tmp_path / "none.mar", np.zeros((1, 32, 32, 3), np.uint8), QUICK),
+    ):
+        pass
