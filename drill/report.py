@@ -30,7 +30,7 @@ are the real ones. With the real windows the same alerts come later, by `for` an
 fill up; for those of the drift, [benchmarks/results/drift.md](../benchmarks/results/drift.md) has the minutes.
 
 What Alertmanager holds back is part of it: a dead server brings ServerDown alone, and a fast burn of a budget silences
-the slow one.
+the slow one, which comes when the fast one ends.
 
 ## What the alerts said
 
@@ -63,7 +63,7 @@ def _rows(outcome: Outcome) -> list[str]:
     cleared = "–" if outcome.cleared is None else f"{outcome.cleared:.0f}"
     others = ", ".join(sorted(outcome.unexpected)) or "none"
     rows: list[str] = []
-    for alert in sorted(outcome.scenario.alerts):
+    for alert in [*sorted(outcome.scenario.alerts), *sorted(outcome.scenario.aftermath & set(outcome.told))]:
         told = f"{outcome.told[alert]:.0f}" if alert in outcome.told else "–"
         whole = ("", "", "") if rows else (outcome.scenario.title, cleared, others)
         rows.append(f"| {whole[0]} | {alert} | {told} | {whole[1]} | {whole[2]} |")

@@ -58,12 +58,14 @@ class Scenario:
         title: what happens.
         alerts: those that must reach the webhook; no other may.
         cause: breaks it on entry, mends it on exit.
+        aftermath: alerts that come when it is mended, because those that held them back have ended.
     """
 
     name: str
     title: str
     alerts: frozenset[str]
     cause: Callable[[Site, Supplies], AbstractContextManager[Cause]]
+    aftermath: frozenset[str] = frozenset()
 
 
 @contextmanager
@@ -171,6 +173,7 @@ SCENARIOS = (
         "the version is scaled to no worker",
         frozenset({"NoLiveWorker", "ErrorBudgetBurnsFast"}),
         _take_workers,
+        frozenset({"ErrorBudgetBurnsSlowly"}),
     ),
     Scenario("bad-inputs", "30 % of the bodies are no pictures", frozenset({"ManyInputsRejected"}), _send_bad_bodies),
     Scenario(

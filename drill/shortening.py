@@ -19,12 +19,12 @@ class Shortening:
         divisor: of every window and every `for`.
         shortest_window_s: no window becomes shorter: heartbeats come every 5 s, counts every second, and a worker needs
             its time to start, however short the windows are.
-        shortest_for_s: nor does a `for`.
+        shortest_for_s: nor does a `for`: what has ended is in the window until it has passed.
     """
 
     divisor: int = 20
     shortest_window_s: int = 30
-    shortest_for_s: int = 15
+    shortest_for_s: int = 30
 
     def window(self, seconds: int) -> int:
         """Return the shortened window."""

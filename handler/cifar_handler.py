@@ -60,6 +60,8 @@ class CifarHandler:
         started = time.perf_counter()
         model_dir = Path(context.system_properties["model_dir"])
         model = context.manifest["model"]
+        self.telemetry = Telemetry(context.metrics, str(context.model_name), str(model["modelVersion"]))
+        self.telemetry.tell_start()
         self.batch_size = max(1, int(context.system_properties["batch_size"] or 1))
         self.device = _pick_device(context.system_properties.get("gpu_id"))
         _set_threads(context.model_yaml_config)
@@ -69,7 +71,6 @@ class CifarHandler:
         self.network, metadata = _load_network(file, self.device, labels)
         self.digest = _find_digest(file, metadata)
         self.description = orjson.dumps(describe_model(self.model, self.digest, metadata))
-        self.telemetry = Telemetry(context.metrics, self.model.name, self.model.version)
         self.telemetry.tell_build(self.digest, str(metadata.get("git_commit") or ""))
         self.telemetry.tell_baseline(metadata.get("baseline"))
         loaded = time.perf_counter()

@@ -80,12 +80,15 @@ class Telemetry:
             return
         self._set(gauges)
 
+    def tell_start(self) -> None:
+        """Count that a worker was started: at once, as it may not live for long."""
+        self._hand_over({(_STARTS, ()): 1})
+
     def start_beating(self) -> None:
         """Count that a worker is ready, now and every few seconds from now on, whether anybody asks it or not.
 
-        TorchServe tells no metric of how many workers are READY, nor how often one was started.
+        TorchServe tells no metric of how many workers are READY.
         """
-        self._count({(_STARTS, ()): 1})
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
 
     def count_batch(self, requests: int) -> None:

@@ -120,18 +120,14 @@ def write_serving(store: Path, serving: Serving) -> None:
 
 
 def tell_prometheus(store: Path, serving: Serving) -> None:
-    """Write the targets of the job `deployed`: one a version, with the labels `model_version` and `default`."""
-    versions = [served.version for served in serving.versions]
-    if serving.underway is not None and serving.underway.version not in versions:
-        versions.append(serving.underway.version)
-    targets = [
-        {
-            "targets": [_ANY_TARGET],
-            "labels": {"model_version": version, "default": str(version == serving.default).lower()},
-        }
+    """Write the targets of the job `deployed`, one a version: labels `model_version`, `default` and `underway`."""
+    underway = serving.underway.version if serving.underway is not None else None
+    versions = dict.fromkeys([*(served.version for served in serving.versions), *([underway] if underway else [])])
+    labels = [
+        {"model_version": version, "default": _text(version == serving.default), "underway": _text(version == underway)}
         for version in versions
     ]
-    _write(store / DEPLOYED_NAME, targets)
+    _write(store / DEPLOYED_NAME, [{"targets": [_ANY_TARGET], "labels": of_version} for of_version in labels])
 
 
 def forget_serving(store: Path) -> None:
@@ -157,6 +153,10 @@ def store_lock(store: Path) -> Iterator[bool]:
         yield mine
     finally:
         os.close(handle)
+
+
+def _text(holds: bool) -> str:
+    return "true" if holds else "false"
 
 
 def _write(path: Path, content: Any) -> None:

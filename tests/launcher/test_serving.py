@@ -35,14 +35,14 @@ def test_prometheus_is_told_every_version_and_which_is_the_default(tmp_path):
     write_serving(tmp_path, SERVING)
     targets = orjson.loads((tmp_path / "deployed.json").read_bytes())
     assert [target["labels"] for target in targets] == [
-        {"model_version": "1.0", "default": "false"},
-        {"model_version": "2.0", "default": "true"},
-        {"model_version": "3.0", "default": "false"},  # underway
+        {"model_version": "1.0", "default": "false", "underway": "false"},
+        {"model_version": "2.0", "default": "true", "underway": "false"},
+        {"model_version": "3.0", "default": "false", "underway": "true"},
     ]
     assert all(len(target["targets"]) == 1 for target in targets)
     write_serving(tmp_path, Serving("1.0", (ONE,)))
     [target] = orjson.loads((tmp_path / "deployed.json").read_bytes())
-    assert target["labels"] == {"model_version": "1.0", "default": "true"}
+    assert target["labels"] == {"model_version": "1.0", "default": "true", "underway": "false"}
 
 
 def test_the_default_is_loaded_first_and_becomes_it_so():
