@@ -3,6 +3,7 @@
 Usage: make data archive; python -m drill [--only NAME]
 """
 
+import signal
 import sys
 import tempfile
 import time
@@ -38,6 +39,8 @@ def main(
     output: Annotated[Path, typer.Option(help="the report")] = REPORT,
 ) -> None:
     """Play all scenarios; the exit code is 1 where an alert did not do what it should."""
+    # As by Ctrl-C, everything is ended and removed; a background job does not even hear that.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     unknown = set(only or []) - {scenario.name for scenario in SCENARIOS}
     if unknown:
         known = ", ".join(scenario.name for scenario in SCENARIOS)

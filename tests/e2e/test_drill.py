@@ -12,7 +12,7 @@ from drill.shortening import Shortening
 from drill.site import DrillFailed, run_site
 from tests.e2e.tiny import copy_handler, tiny_archive
 
-QUICK = Shortening(divisor=60, shortest_window_s=10, shortest_for_s=3)
+QUICK = Shortening(divisor=60, shortest_window_s=15, shortest_for_s=20)  # a worker starts within 20 s even on a busy machine
 
 
 @pytest.fixture(scope="module")
