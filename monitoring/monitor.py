@@ -1,7 +1,9 @@
 """Starts Prometheus, Alertmanager and the log of alerts, waits until they are ready, and stops them."""
 
+import time
 from pathlib import Path
 
+from launcher.errors import PortTaken
 from launcher.exclusive import exclusive
 from launcher.ports import check_ports_free
 from launcher.server import ROOT
@@ -16,6 +18,9 @@ ALERTMANAGER_CONFIG = ROOT / "alertmanager.yml"
 PROMETHEUS = ("127.0.0.1", 9090)
 
 START_TIMEOUT_S = 60.0  # Prometheus first reads what it measured before
+
+_DYING_S = 5.0
+_PAUSE_S = 0.1
 
 _ADVICE = (
     "Stop what holds it. Debian's packages start services of their own: sudo systemctl disable --now prometheus "
@@ -59,12 +64,14 @@ class Monitor:
         """
         programs = list_programs(self.folder, self.prometheus_config, self.alertmanager_config, self.prometheus)
         with exclusive(self.folder):
-            running = {name: one for name, one in read_started(self.folder).items() if one.process is not None}
+            remembered = read_started(self.folder)
+            running = {name: one for name, one in remembered.items() if one.process is not None}
             same = {it.name: running[it.name] for it in programs if _runs_as_asked(it, running)}
             end([one for name, one in running.items() if name not in same])
             write_started(self.folder, same)
             missing = [program for program in programs if program.name not in same]
-            check_ports_free({program.name: program.endpoint for program in missing}, _ADVICE)
+            # A process that was killed keeps its port until the last of its threads has gone.
+            _await_ports(missing, _DYING_S if len(running) < len(remembered) else 0)
             new: dict[str, Started] = {}
             try:
                 for program in missing:
@@ -94,6 +101,17 @@ class Monitor:
             end(list(running.values()))
             write_started(self.folder, {})
         return list(running)
+
+
+def _await_ports(programs: list[Program], patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return check_ports_free({program.name: program.endpoint for program in programs}, _ADVICE)
+        except PortTaken:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_PAUSE_S)
 
 
 def _runs_as_asked(program: Program, running: dict[str, Started]) -> bool:

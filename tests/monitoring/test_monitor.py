@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 
 import psutil
@@ -55,6 +56,11 @@ def test_each_listens_where_the_files_say_and_alertmanager_opens_no_other_port(r
     for name, pid in pids(running).items():
         listening = {it.laddr.port for it in psutil.Process(pid).net_connections("inet") if it.status == "LISTEN"}
         assert listening == {int(urls(running)[name].rpartition(":")[2])}
+
+
+def test_no_ctrl_c_in_the_terminal_reaches_them(running):
+    for pid in pids(running).values():
+        assert os.getsid(pid) == pid
 
 
 def test_prometheus_evaluates_the_rules_and_nobody_complains_at_the_start(running):
@@ -193,6 +199,19 @@ def test_a_taken_port_is_named_and_nothing_is_left_running(monitor):
         with pytest.raises(PortTaken, match=wanted):
             monitor.start()
     assert pids(monitor) == {}
+
+
+def test_the_port_of_one_that_was_killed_is_waited_for(monitor):
+    monitor.folder.mkdir()
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as killed:
+        started = psutil.Process(killed.pid).create_time()
+    write_started(monitor.folder, {"Prometheus": Started(killed.pid, started, ["prometheus"])})
+    with socket.create_server(monitor.prometheus) as port:
+        closing = threading.Timer(0.5, port.close)
+        closing.start()
+        monitor.start()
+        closing.join()
+    assert list(pids(monitor)) == NAMES
 
 
 def test_a_configuration_that_alertmanager_refuses_shows_its_words_and_leaves_nothing_running(monitor):
