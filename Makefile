@@ -12,7 +12,7 @@ HANDLER := $(wildcard handler/*.*)
 UNGATED := $(if $(filter training/pretrained/%,$(WEIGHTS)),--no-gate)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down archive data train card accuracy fuzz bench drift drill deploys test check lock
+.PHONY: help up monitor down archive data train card accuracy fuzz bench drift drill deploys test check lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,7 +24,10 @@ up: .venv/.serving $(if $(DEPLOYED),,$(ARCHIVE)) ## Set up, start TorchServe wit
 	@$(BIN)/cifar up $(if $(DEPLOYED),,cifar=$(notdir $(ARCHIVE)))
 	@$(BIN)/cifar predict
 
-down: ## Stop TorchServe and remove what it made at run time
+monitor: .venv/.serving ## Start Prometheus and Alertmanager beside it; again: they read their files anew
+	@$(BIN)/cifar monitor
+
+down: ## Stop TorchServe and remove what it made at run time; stop the monitor
 	@if [ -x $(BIN)/cifar ]; then $(BIN)/cifar down; else echo "Nothing is installed here, so nothing runs."; fi
 
 archive: $(ARCHIVE) ## Build model_store/cifar-VERSION.mar from WEIGHTS

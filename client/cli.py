@@ -24,6 +24,7 @@ from deployment.commands import deploy, follow, rollback, scale, undeploy
 from deployment.status import status
 from deployment.trace import trace_command
 from launcher.commands import down, up
+from monitoring.commands import monitor
 
 # Fewer are answered before an eye has found the bar.
 _PROGRESS_FROM_INPUTS = 50
@@ -60,6 +61,7 @@ app = typer.Typer(
 
 app.command()(up)
 app.command()(down)
+app.command()(monitor)
 app.command()(status)
 app.command()(deploy)
 app.command()(rollback)

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from launcher.server import CONFIG, MODEL_STORE, RUN_DIR, START_TIMEOUT_S, TorchServe
+from monitoring.monitor import MONITOR_DIR, Monitor
 
 ConfigOption = Annotated[Path, typer.Option(help="TorchServe's configuration.", dir_okay=False)]
 RunDirOption = Annotated[Path, typer.Option(help="Logs and the memory of the process; removed by `down`.")]
@@ -38,6 +39,12 @@ def up(
 
 
 def down(run_dir: RunDirOption = RUN_DIR) -> None:
-    """Stop the TorchServe that `up` started, and remove what it made at run time."""
+    """Stop the TorchServe that `up` started, and remove what it made at run time; stop what `monitor` started."""
+    console = Console(stderr=True)
+    monitor_dir = run_dir.resolve().parent / MONITOR_DIR.name
+    watched = Monitor(monitor_dir).stop()  # first, or it would see the server go
+    if watched:
+        message = f"Stopped: {', '.join(watched)}. What was recorded stays in {monitor_dir}."
+        console.print(message, soft_wrap=True, highlight=False)
     stopped = TorchServe(run_dir).stop()
-    Console(stderr=True).print("TorchServe has stopped." if stopped else "No TorchServe of this checkout was running.")
+    console.print("TorchServe has stopped." if stopped else "No TorchServe of this checkout was running.")

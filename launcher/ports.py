@@ -1,4 +1,4 @@
-"""Says who listens on a port, before TorchServe fails on it in its own words."""
+"""Says who listens on a port, before a server fails on it in its own words."""
 
 import errno
 import socket
@@ -8,12 +8,18 @@ import psutil
 
 from launcher.errors import PortTaken
 
+_ADVICE = (
+    "Stop what holds it (`make down` if it is a TorchServe of this checkout), or change the address in "
+    "config.properties."
+)
 
-def check_ports_free(endpoints: Mapping[str, tuple[str, int]]) -> None:
+
+def check_ports_free(endpoints: Mapping[str, tuple[str, int]], advice: str = _ADVICE) -> None:
     """Refuse to go on where another process listens.
 
     Args:
-        endpoints: host and port by the key in config.properties.
+        endpoints: host and port by the key in config.properties, or by another name of what wants it.
+        advice: what to do, a sentence.
 
     Raises:
         PortTaken: names each port that is taken, the process that holds it, and the key to change.
@@ -24,10 +30,7 @@ def check_ports_free(endpoints: Mapping[str, tuple[str, int]]) -> None:
         if _is_taken(host, port)
     ]
     if taken:
-        raise PortTaken(
-            "; ".join(taken) + ". Stop what holds it (`make down` if it is a TorchServe of this checkout), "
-            "or change the address in config.properties."
-        )
+        raise PortTaken(f"{'; '.join(taken)}. {advice}")
 
 
 def _is_taken(host: str, port: int) -> bool:

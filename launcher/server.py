@@ -1,14 +1,11 @@
 """Starts one TorchServe, waits until it serves, and stops it without leaving anything behind."""
 
-import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -16,6 +13,7 @@ import psutil
 from launcher.archives import check_deployed, check_model_store
 from launcher.config import Addresses, read_addresses
 from launcher.errors import ConfigUnusable, StartFailed
+from launcher.exclusive import exclusive
 from launcher.java import find_java_home
 from launcher.ports import check_ports_free
 from launcher.readiness import NotReady, ReadyModel, wait_until_ready
@@ -87,7 +85,7 @@ class TorchServe:
         models = serving.models if serving is not None else self.models
         archives = check_model_store(self.model_store, models)
         check_deployed(self.model_store, serving.versions if serving is not None else ())
-        with _exclusive(self.run_dir.parent):
+        with exclusive(self.run_dir.parent):
             state = read_state(self.run_dir)
             running = state is not None and find_server(state) is not None
             if state is not None and running:
@@ -125,7 +123,7 @@ class TorchServe:
         Returns:
             Whether it was running.
         """
-        with _exclusive(self.run_dir.parent):
+        with exclusive(self.run_dir.parent):
             state = read_state(self.run_dir)
             running = state is not None and find_server(state) is not None
             self._remove(state)
@@ -242,18 +240,6 @@ class TorchServe:
 
 def _times_of_change(archives: list[Path]) -> dict[str, int]:
     return {str(archive): archive.stat().st_mtime_ns for archive in archives}
-
-
-@contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    """Let one `cifar up` or `cifar down` at a time look at the run folder and change it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)  # the folder itself is the lock: no file is left behind
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
 
 
 def _clear(temp_dir: str) -> None:

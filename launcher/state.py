@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 
+from launcher.processes import find_process
+
 _FILE = "torchserve.json"
 
 
@@ -41,9 +43,4 @@ def write_state(run_dir: Path, state: RunState) -> None:
 
 def find_server(state: RunState) -> psutil.Process | None:
     """Return the server's process where it still runs."""
-    try:
-        process = psutil.Process(state.pid)
-        same = abs(process.create_time() - state.started) < 1
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.Error:
-        return None
+    return find_process(state.pid, state.started)

@@ -1,0 +1,118 @@
+"""Starts Prometheus, Alertmanager and the log of alerts, waits until they are ready, and stops them."""
+
+import time
+from pathlib import Path
+
+from launcher.errors import PortTaken
+from launcher.exclusive import exclusive
+from launcher.ports import check_ports_free
+from launcher.server import ROOT
+from monitoring.addresses import Endpoint
+from monitoring.daemons import end, reload, spawn, wait_until_ready
+from monitoring.programs import Program, list_programs
+from monitoring.state import Started, read_started, write_started
+
+MONITOR_DIR = ROOT / "monitor"
+PROMETHEUS_CONFIG = ROOT / "prometheus.yml"
+ALERTMANAGER_CONFIG = ROOT / "alertmanager.yml"
+PROMETHEUS = ("127.0.0.1", 9090)
+
+START_TIMEOUT_S = 60.0  # Prometheus first reads what it measured before
+
+_DYING_S = 5.0
+_PAUSE_S = 0.1
+
+_ADVICE = (
+    "Stop what holds it. Debian's packages start services of their own: sudo systemctl disable --now prometheus "
+    "prometheus-alertmanager. Or change the address: Prometheus's with --address, Alertmanager's in "
+    "targets/alertmanager.yml, that of the alert log in alertmanager.yml."
+)
+
+
+class Monitor:
+    """What watches the service from one folder.
+
+    Args:
+        folder: for data, logs and the memory of the processes; made by `start`, kept by `stop`.
+        prometheus_config: prometheus.yml.
+        alertmanager_config: alertmanager.yml.
+        prometheus: where Prometheus listens.
+    """
+
+    def __init__(
+        self,
+        folder: Path = MONITOR_DIR,
+        prometheus_config: Path = PROMETHEUS_CONFIG,
+        alertmanager_config: Path = ALERTMANAGER_CONFIG,
+        prometheus: Endpoint = PROMETHEUS,
+    ) -> None:
+        self.folder = folder.resolve()
+        self.prometheus_config = prometheus_config
+        self.alertmanager_config = alertmanager_config
+        self.prometheus = prometheus
+
+    def start(self, timeout_s: float = START_TIMEOUT_S) -> list[Program]:
+        """Start what does not run; what runs reads its configuration anew, or starts anew where its command changed.
+
+        Returns:
+            The programs, all of which are ready.
+
+        Raises:
+            ProgramMissing, AddressesUnusable, PortTaken: found before anything was started.
+            MonitorFailed: one ended, was not ready in time, or refused its configuration. Those just started are ended
+                again, those that ran before go on; the logs stay in the folder.
+        """
+        programs = list_programs(self.folder, self.prometheus_config, self.alertmanager_config, self.prometheus)
+        with exclusive(self.folder):
+            remembered = read_started(self.folder)
+            running = {name: one for name, one in remembered.items() if one.process is not None}
+            same = {it.name: running[it.name] for it in programs if _runs_as_asked(it, running)}
+            end([one for name, one in running.items() if name not in same])
+            write_started(self.folder, same)
+            missing = [program for program in programs if program.name not in same]
+            # A process that was killed keeps its port until the last of its threads has gone.
+            _await_ports(missing, _DYING_S if len(running) < len(remembered) else 0)
+            new: dict[str, Started] = {}
+            try:
+                for program in missing:
+                    new[program.name] = spawn(program)
+                    write_started(self.folder, same | new)
+                for program in programs:
+                    wait_until_ready(program, (same | new)[program.name], timeout_s)
+            except BaseException:
+                end(list(new.values()))
+                write_started(self.folder, same)
+                raise
+            for program in programs:
+                if program.name in same and program.reloads:
+                    reload(program, same[program.name])
+        return programs
+
+    def stop(self) -> list[str]:
+        """End what runs; data and logs stay.
+
+        Returns:
+            The names of what was running.
+        """
+        if not self.folder.is_dir():
+            return []
+        with exclusive(self.folder):
+            running = {name: one for name, one in read_started(self.folder).items() if one.process is not None}
+            end(list(running.values()))
+            write_started(self.folder, {})
+        return list(running)
+
+
+def _await_ports(programs: list[Program], patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return check_ports_free({program.name: program.endpoint for program in programs}, _ADVICE)
+        except PortTaken:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_PAUSE_S)
+
+
+def _runs_as_asked(program: Program, running: dict[str, Started]) -> bool:
+    return program.name in running and running[program.name].command == list(program.command)

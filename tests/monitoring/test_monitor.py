@@ -1,0 +1,271 @@
+"""`cifar monitor`: a real Prometheus, a real Alertmanager and the log of its messages."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import psutil
+import pytest
+import requests
+
+from launcher.errors import PortTaken
+from launcher.server import ROOT
+from monitoring.errors import MonitorFailed, ProgramMissing
+from monitoring.monitor import Monitor
+from monitoring.programs import list_programs
+from monitoring.state import Started, read_started, write_started
+from tests.monitoring.watched import copy_configuration, get, messages, wait_until
+
+NAMES = ["Alert log", "Alertmanager", "Prometheus"]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory) -> Iterator[Monitor]:
+    monitor = copy_configuration(tmp_path_factory.mktemp("running"))
+    try:
+        monitor.start()
+        yield monitor
+    finally:
+        monitor.stop()
+
+
+@pytest.fixture
+def monitor(tmp_path) -> Iterator[Monitor]:
+    """One that is not started; whatever a test leaves of it is stopped."""
+    monitor = copy_configuration(tmp_path)
+    try:
+        yield monitor
+    finally:
+        monitor.stop()
+
+
+def pids(monitor: Monitor) -> dict[str, int]:
+    return {name: one.pid for name, one in read_started(monitor.folder).items() if one.process is not None}
+
+
+def urls(monitor: Monitor) -> dict[str, str]:
+    arguments = (monitor.folder, monitor.prometheus_config, monitor.alertmanager_config, monitor.prometheus)
+    return {program.name: program.url for program in list_programs(*arguments)}
+
+
+def test_each_listens_where_the_files_say_and_alertmanager_opens_no_other_port(running):
+    for name, pid in pids(running).items():
+        listening = {it.laddr.port for it in psutil.Process(pid).net_connections("inet") if it.status == "LISTEN"}
+        assert listening == {int(urls(running)[name].rpartition(":")[2])}
+
+
+def test_no_ctrl_c_in_the_terminal_reaches_them(running):
+    for pid in pids(running).values():
+        assert os.getsid(pid) == pid
+
+
+def test_prometheus_evaluates_the_rules_and_nobody_complains_at_the_start(running):
+    groups = get(urls(running)["Prometheus"] + "/api/v1/rules")["data"]["groups"]
+    assert {"always", "service", "burn", "model", "thresholds"} <= {group["name"] for group in groups}
+    assert "level=error" not in (running.folder / "alertmanager.log").read_text()
+    assert "level=warn" not in (running.folder / "alertmanager.log").read_text()
+
+
+def test_an_alert_of_prometheus_reaches_the_log_with_its_severity_and_links_that_work(running):
+    wait_until(lambda: messages(running))
+    message = messages(running)[0]
+    assert (message["receiver"], message["status"]) == ("page", "firing")
+    assert message["groupLabels"] == {"alertname": "Always", "job": "torchserve"}
+    assert message["received"].endswith("+00:00")
+    [alert] = message["alerts"]
+    assert requests.get(alert["generatorURL"], timeout=10).status_code == 200
+    assert message["externalURL"] == urls(running)["Alertmanager"]
+
+
+def test_a_server_that_is_down_silences_its_consequences_and_not_another_job(running):
+    alerts = [
+        {"labels": {"alertname": name, "job": job, "model_version": "1.0", "severity": "page"}}
+        for name, job in (("ServerDown", "here"), ("QueueGrows", "here"), ("InputDrift", "here"), ("QueueGrows", "far"))
+    ]
+    api = urls(running)["Alertmanager"] + "/api/v2/alerts"
+    assert requests.post(api, json=alerts, timeout=10).status_code == 200
+    wait_until(lambda: len(get(api)) >= len(alerts))
+    silenced = {(it["labels"]["alertname"], it["labels"]["job"]) for it in get(api) if it["status"]["inhibitedBy"]}
+    assert silenced == {("QueueGrows", "here"), ("InputDrift", "here")}
+
+
+def test_a_missing_worker_of_one_version_leaves_the_latency_of_another_audible(running):
+    wanted = (("NoLiveWorker", "2.0"), ("LatencyBudgetBurnsFast", "2.0"), ("LatencyBudgetBurnsFast", "1.0"))
+    alerts = [
+        {"labels": {"alertname": name, "job": "workers", "model_version": version, "severity": "page"}}
+        for name, version in wanted
+    ]
+    alerts.append({"labels": {"alertname": "ErrorBudgetBurnsFast", "job": "workers", "severity": "page"}})
+    api = urls(running)["Alertmanager"] + "/api/v2/alerts"
+    assert requests.post(api, json=alerts, timeout=10).status_code == 200
+    mine = {"filter": 'job="workers"'}
+    wait_until(lambda: len(get(api, **mine)) == len(alerts))
+    silenced = {
+        (it["labels"]["alertname"], it["labels"].get("model_version"))
+        for it in get(api, **mine)
+        if it["status"]["inhibitedBy"]
+    }
+    assert silenced == {("LatencyBudgetBurnsFast", "2.0"), ("ErrorBudgetBurnsFast", None)}
+
+
+def test_a_second_start_keeps_the_processes_and_takes_changed_rules(running):
+    before = pids(running)
+    assert list(before) == NAMES
+    rules = running.prometheus_config.parent / "alerts" / "always.yaml"
+    rules.write_text(rules.read_text().replace("name: always", "name: changed"))
+    assert [program.name for program in running.start()] == NAMES
+    assert pids(running) == before
+    groups = get(urls(running)["Prometheus"] + "/api/v1/rules")["data"]["groups"]
+    assert "changed" in {group["name"] for group in groups}
+
+
+def test_a_running_prometheus_that_refuses_changed_rules_goes_on_and_the_error_says_why(running, monkeypatch):
+    monkeypatch.setattr("monitoring.daemons._RELOAD_TIMEOUT_S", 1.0)
+    before = pids(running)
+    broken = running.prometheus_config.parent / "alerts" / "broken.yaml"
+    broken.write_text("groups: [{name: broken, rules: [{record: a, expr: '('}]}]")
+    try:
+        with pytest.raises(
+            MonitorFailed, match=r"Prometheus goes on with the configuration that it had(.|\n)*broken\.yaml"
+        ):
+            running.start()
+    finally:
+        broken.unlink()
+    assert pids(running) == before
+    running.start()
+
+
+def test_down_ends_all_of_it_keeps_what_was_measured_and_does_not_mind_none(monitor):
+    done = cifar("monitor", *options(monitor))
+    assert done.returncode == 0, done.stderr
+    assert [line.split("  ")[0] for line in done.stderr.splitlines()] == NAMES[::-1]
+    assert urls(monitor)["Prometheus"] in done.stderr
+    assert str(monitor.folder / "alerts.jsonl") in done.stderr
+    processes = [psutil.Process(pid) for pid in pids(monitor).values()]
+    assert len(processes) == len(NAMES)
+    run_dir = monitor.folder.parent / "run"
+    done = cifar("down", "--run-dir", run_dir)
+    assert done.returncode == 0, done.stderr
+    assert "Stopped: Alert log, Alertmanager, Prometheus." in done.stderr
+    assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
+    assert (monitor.folder / "prometheus" / "wal").is_dir()
+    assert not (monitor.folder / "processes.json").exists()
+    assert "Stopped:" not in cifar("down", "--run-dir", run_dir).stderr
+
+
+def cifar(*arguments: object, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "client.cli", *map(str, arguments)]
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def options(monitor: Monitor) -> list[object]:
+    return [
+        *("--address", f"127.0.0.1:{monitor.prometheus[1]}", "--prometheus-config", monitor.prometheus_config),
+        *("--alertmanager-config", monitor.alertmanager_config, "--monitor-dir", monitor.folder),
+    ]
+
+
+def test_a_killed_prometheus_comes_back_with_what_it_measured_and_the_others_stay(monitor):
+    monitor.start()
+    before = pids(monitor)
+    query = urls(monitor)["Prometheus"] + "/api/v1/query"
+    wait_until(lambda: get(query, query="threshold:torchserve_errors:ratio")["data"]["result"])
+    [(measured_at, _value)] = samples(query)
+    psutil.Process(before["Prometheus"]).kill()
+    wait_until(lambda: "Prometheus" not in pids(monitor))
+    monitor.start()
+    after = pids(monitor)
+    assert after["Prometheus"] != before["Prometheus"]
+    assert {name: after[name] for name in NAMES[:2]} == {name: before[name] for name in NAMES[:2]}
+    assert measured_at in {at for at, _value in samples(query)}
+
+
+def samples(query: str) -> list[tuple[float, str]]:
+    """The raw samples of the last minutes, of one series."""
+    [series] = get(query, query="threshold:torchserve_errors:ratio[5m]")["data"]["result"]
+    return [(at, value) for at, value in series["values"]][:1]
+
+
+def test_a_taken_port_is_named_and_nothing_is_left_running(monitor):
+    with socket.create_server(monitor.prometheus):
+        wanted = (
+            rf"127\.0\.0\.1:{monitor.prometheus[1]} \(Prometheus\) is held by process {os.getpid()}.*systemctl disable"
+        )
+        with pytest.raises(PortTaken, match=wanted):
+            monitor.start()
+    assert pids(monitor) == {}
+
+
+def test_the_port_of_one_that_was_killed_is_waited_for(monitor):
+    monitor.folder.mkdir()
+    with subprocess.Popen([sys.executable, "-c", "pass"]) as killed:
+        started = psutil.Process(killed.pid).create_time()
+    write_started(monitor.folder, {"Prometheus": Started(killed.pid, started, ["prometheus"])})
+    with socket.create_server(monitor.prometheus) as port:
+        closing = threading.Timer(0.5, port.close)
+        closing.start()
+        monitor.start()
+        closing.join()
+    assert list(pids(monitor)) == NAMES
+
+
+def test_a_configuration_that_alertmanager_refuses_shows_its_words_and_leaves_nothing_running(monitor):
+    text = monitor.alertmanager_config.read_text()
+    monitor.alertmanager_config.write_text(text.replace("repeat_interval: 4h", "repeat_interval: often"))
+    with pytest.raises(MonitorFailed, match=r"Alertmanager was started and has ended(.|\n)*often"):
+        monitor.start()
+    assert pids(monitor) == {}
+    with socket.create_server(monitor.prometheus):
+        pass  # nobody listens
+
+
+def test_another_address_starts_prometheus_anew_and_leaves_the_others(monitor):
+    monitor.start()
+    before = pids(monitor)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        free = probe.getsockname()
+    moved = Monitor(monitor.folder, monitor.prometheus_config, monitor.alertmanager_config, free)
+    moved.start()
+    changed = {name for name, pid in pids(moved).items() if pid != before[name]}
+    assert changed == {"Prometheus"}
+    assert get(urls(moved)["Prometheus"] + "/api/v1/status/buildinfo")["status"] == "success"
+
+
+def test_a_missing_program_is_told_with_the_command_that_brings_it(monitor, tmp_path):
+    here = tmp_path / "bin"
+    here.mkdir()
+    done = cifar("monitor", *options(monitor), path=str(here))
+    assert done.returncode == 1
+    message = " ".join(done.stderr.split())
+    assert "Prometheus (prometheus) and Alertmanager (prometheus-alertmanager or alertmanager) not found" in message
+    assert "sudo apt-get install prometheus prometheus-alertmanager" in message
+    assert "Traceback" not in message
+
+
+def test_alertmanager_is_found_by_either_of_its_names(monitor, tmp_path, monkeypatch):
+    here = tmp_path / "bin"
+    here.mkdir()
+    (here / "prometheus").symlink_to(str(shutil.which("prometheus")))
+    with monkeypatch.context() as patched:
+        patched.setenv("PATH", str(here))
+        with pytest.raises(ProgramMissing, match=r"^Alertmanager"):
+            monitor.start()
+        (here / "alertmanager").symlink_to("/bin/true")
+        arguments = (monitor.folder, monitor.prometheus_config, monitor.alertmanager_config, monitor.prometheus)
+        assert list_programs(*arguments)[1].command[0] == str(here / "alertmanager")
+
+
+def test_stopping_never_ends_a_process_that_only_has_the_same_number(monitor):
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
+        try:
+            monitor.folder.mkdir()
+            write_started(monitor.folder, {"Prometheus": Started(other.pid, 1.0, ["prometheus"])})
+            assert monitor.stop() == []
+            assert other.poll() is None
+        finally:
+            other.kill()
