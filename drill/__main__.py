@@ -71,9 +71,9 @@ def main(
 
 def _stay_quiet(site: Site) -> None:
     time.sleep(QUIET_S)
-    if site.webhook.notifications:
-        came = ", ".join(sorted({it.alert for it in site.webhook.notifications}))
-        raise DrillFailed(f"clean traffic brought {came}")
+    came = {it.alert for it in site.alerts.read()}
+    if came:
+        raise DrillFailed(f"clean traffic brought {', '.join(sorted(came))}")
 
 
 def _line(outcome: Outcome) -> Text:

@@ -9,7 +9,6 @@ from drill.site import Site, wait_until
 
 TOLD_S, CLEARED_S = 240.0, 420.0
 _LINGER_S = 5.0  # with all alerts there, for one that should not come
-_AFTERWARDS_S = 15.0
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,9 @@ class Outcome:
         return self.scenario.alerts <= set(self.told) and self.cleared is not None and not self.unexpected
 
 
-def play(scenario: Scenario, site: Site, supplies: Supplies, say: Callable[[str], None]) -> Outcome:
+def play(
+    scenario: Scenario, site: Site, supplies: Supplies, say: Callable[[str], None], quiet_s: float = 15.0
+) -> Outcome:
     """Play one scenario on a site on which nothing fires.
 
     Args:
@@ -44,30 +45,31 @@ def play(scenario: Scenario, site: Site, supplies: Supplies, say: Callable[[str]
         site: where.
         supplies: what it is made with.
         say: told what is being waited for.
+        quiet_s: without a word, after which all has ended; what was held back comes some seconds after its cause.
     """
-    begin = time.monotonic()
+    begin = time.time()
     say(scenario.title)
     with scenario.cause(site, supplies) as cause:
         say(f"{scenario.title}: wait for {', '.join(sorted(scenario.alerts))}")
-        wait_until(lambda: scenario.alerts <= site.webhook.firing, TOLD_S)
+        wait_until(lambda: scenario.alerts <= site.alerts.firing(), TOLD_S)
         time.sleep(_LINGER_S)
         say(f"{scenario.title}: mend it")
-        mended = time.monotonic()
+        mended = time.time()
     say(f"{scenario.title}: wait until they end")
-    ended = wait_until(lambda: _quiet_for(site, _AFTERWARDS_S), CLEARED_S)
-    first = {alert: site.webhook.first(alert, begin) for alert in site.webhook.fired(begin)}
+    ended = wait_until(lambda: _quiet_for(site, quiet_s), CLEARED_S)
+    first = site.alerts.first(begin)
     expected = scenario.alerts | scenario.aftermath
     return Outcome(
         scenario,
-        {alert: it.at - cause.since for alert, it in first.items() if it and alert in expected},
-        site.webhook.notifications[-1].at - mended if ended and first else None,
+        {alert: it.at - cause.since for alert, it in first.items() if alert in expected},
+        site.alerts.read()[-1].at - mended if ended and first else None,
         frozenset(first) - expected,
-        {alert: it.description for alert, it in first.items() if it},
+        {alert: it.description for alert, it in first.items()},
     )
 
 
 def _quiet_for(site: Site, seconds: float) -> bool:
     """Tell whether nothing fires and nothing has come for so long: what was held back comes when another ends."""
-    notifications = site.webhook.notifications
+    notifications = site.alerts.read()
     last = notifications[-1].at if notifications else 0.0
-    return not site.webhook.firing and time.monotonic() - last >= seconds
+    return not site.alerts.firing() and time.time() - last >= seconds

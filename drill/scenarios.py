@@ -44,7 +44,7 @@ class Supplies:
 
 @dataclass
 class Cause:
-    """A cause that lasts until its block ends; `since`: when it began, seconds of time.monotonic()."""
+    """A cause that lasts until its block ends; `since`: when it began, seconds since 1970."""
 
     since: float
 
@@ -74,7 +74,7 @@ def _kill_server(site: Site, supplies: Supplies) -> Iterator[Cause]:
     if process is None:
         raise DrillFailed("TorchServe does not run")
     process.kill()
-    yield Cause(time.monotonic())
+    yield Cause(time.time())
     site.server.start()
 
 
@@ -82,7 +82,7 @@ def _kill_server(site: Site, supplies: Supplies) -> Iterator[Cause]:
 def _kill_workers(site: Site, supplies: Supplies) -> Iterator[Cause]:
     """Kill a worker whenever another is ready, so that requests still get their answers."""
     with _meanwhile(lambda: _kill_a_worker(site), every_s=4.0):
-        yield Cause(time.monotonic())
+        yield Cause(time.time())
     _wait_for_workers(site)
 
 
@@ -98,7 +98,7 @@ def _take_workers(site: Site, supplies: Supplies) -> Iterator[Cause]:
     with site.manage() as management:
         workers = len(management.describe("1.0").workers)
         management.scale("1.0", 0)
-        yield Cause(time.monotonic())
+        yield Cause(time.time())
         management.scale("1.0", workers)
     _wait_for_workers(site)
 
@@ -125,7 +125,7 @@ def _register_by_hand(site: Site, supplies: Supplies) -> Iterator[Cause]:
             scale("1.0", workers, site.target, _Watched(), Options())
         management.register(archive.name)
         wait_until(lambda: management.describe("6.6").ready, _READY_S)
-        yield Cause(time.monotonic())
+        yield Cause(time.time())
         management.unregister("6.6")
     (site.server.model_store / archive.name).unlink(missing_ok=True)
 
@@ -133,14 +133,14 @@ def _register_by_hand(site: Site, supplies: Supplies) -> Iterator[Cause]:
 @contextmanager
 def _send_bad_bodies(site: Site, supplies: Supplies) -> Iterator[Cause]:
     site.traffic.bad = 0.3
-    yield Cause(time.monotonic())
+    yield Cause(time.time())
     site.traffic.bad = 0.0
 
 
 @contextmanager
 def _send_noise(site: Site, supplies: Supplies) -> Iterator[Cause]:
     site.traffic.images = supplies.noisy
-    yield Cause(time.monotonic())
+    yield Cause(time.time())
     site.traffic.images = supplies.images
 
 
@@ -156,7 +156,7 @@ def _hang(site: Site, supplies: Supplies) -> Iterator[Cause]:
         time.sleep(2.5)
         process.resume()
 
-    since = time.monotonic()
+    since = time.time()
     try:
         with _meanwhile(stop_and_go, every_s=3.0):
             yield Cause(since)
@@ -208,14 +208,14 @@ class _Watched(Steps):
 
     def __init__(self) -> None:
         super().__init__(Console(file=io.StringIO()))
-        self.switched = time.monotonic()
+        self.switched = time.time()
 
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
         with super().step(name) as step:
             yield step
         if name == _SWITCH:
-            self.switched = time.monotonic()
+            self.switched = time.time()
 
 
 @contextmanager

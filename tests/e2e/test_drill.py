@@ -9,10 +9,12 @@ import pytest
 from drill.run import play
 from drill.scenarios import SCENARIOS, Supplies
 from drill.shortening import Shortening
-from drill.site import DrillFailed, run_site
+from drill.site import run_site
+from monitoring.errors import ProgramMissing
 from tests.e2e.tiny import copy_handler, tiny_archive
 
-QUICK = Shortening(divisor=60, shortest_window_s=15, shortest_for_s=20)  # a worker starts within 20 s even on a busy machine
+# A worker is there within 20 s even on a busy machine.
+QUICK = Shortening(divisor=60, shortest_window_s=15, shortest_for_s=20)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def site(tmp_path_factory):
 def test_an_alert_reaches_the_webhook_and_so_does_its_end(site, name):
     [scenario] = [scenario for scenario in SCENARIOS if scenario.name == name]
     supplies = Supplies(site.folder, site.traffic.images, site.traffic.images)
-    outcome = play(scenario, site, supplies, lambda doing: None)
+    outcome = play(scenario, site, supplies, lambda doing: None, quiet_s=3)
     assert set(outcome.told) == scenario.alerts
     assert not outcome.unexpected
     assert outcome.cleared is not None
@@ -44,7 +46,7 @@ def test_an_alert_reaches_the_webhook_and_so_does_its_end(site, name):
 def test_a_missing_program_is_named_with_what_brings_it(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with (
-        pytest.raises(DrillFailed, match="prometheus is not installed; this brings it: sudo apt-get install"),
+        pytest.raises(ProgramMissing, match=r"Prometheus \(prometheus\) and Alertmanager .* sudo apt-get install"),
         run_site(tmp_path / "site", tmp_path / "none.mar", np.zeros((1, 32, 32, 3), np.uint8), QUICK),
     ):
         pass

@@ -1,0 +1,69 @@
+"""What Alertmanager has told: who was told of which alert when, and which still fire as far as anybody knows."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+
+@dataclass(frozen=True)
+class Notification:
+    """One alert of one message.
+
+    Attributes:
+        at: when the message came, seconds since 1970.
+        alert: its name.
+        firing: whether it fires, or has ended.
+        fingerprint: which one of its name.
+        description: with the measured value.
+    """
+
+    at: float
+    alert: str
+    firing: bool
+    fingerprint: str
+    description: str
+
+
+class AlertLog:
+    """The log of alerts that the monitor's webhook writes (monitoring/receiver.py)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read(self) -> list[Notification]:
+        """Return all notifications so far, the oldest first."""
+        try:
+            lines = self._path.read_bytes().splitlines()
+        except FileNotFoundError:  # nobody was told of anything yet
+            return []
+        return [notification for line in lines for notification in _read(orjson.loads(line))]
+
+    def firing(self) -> set[str]:
+        """Return the names of the alerts that fire, as far as anybody has been told."""
+        last = {(it.alert, it.fingerprint): it.firing for it in self.read()}
+        return {alert for (alert, _fingerprint), firing in last.items() if firing}
+
+    def first(self, since: float) -> dict[str, Notification]:
+        """Return, by alert, the first notification after a moment that it fires."""
+        found: dict[str, Notification] = {}
+        for it in self.read():
+            if it.firing and it.at >= since:
+                found.setdefault(it.alert, it)
+        return found
+
+
+def _read(message: dict[str, Any]) -> list[Notification]:
+    at = datetime.fromisoformat(message["received"]).timestamp()
+    return [
+        Notification(
+            at,
+            alert["labels"]["alertname"],
+            alert["status"] == "firing",
+            alert["fingerprint"],
+            alert["annotations"].get("description", ""),
+        )
+        for alert in message["alerts"]
+    ]
