@@ -16,6 +16,8 @@ _SHARE = (
     f"sum by (label) (rate(cifar_predictions_total{{{VERSION}}}[15m])) "
     f"/ on () group_left () (sum(rate(cifar_predictions_total{{{VERSION}}}[15m])) > 0)"
 )
+# Of the pictures; that of the confidence has panels of its own.
+_DRIFT = f'version_statistic:cifar_input_drift:ks15m{{statistic!="confidence", {VERSION}}}'
 _PACE = ((None, GREEN), (0.75, ORANGE), (1, RED))
 
 
@@ -51,7 +53,7 @@ def _last_quarter() -> list[Builder[Panel]]:
         _nearness(
             "Inputs",
             "inputdrift",
-            f"max by (job, model_version) (version_statistic:cifar_input_drift:ks15m{{{VERSION}}})",
+            f"max by (job, model_version) ({_DRIFT})",
             "threshold:cifar_input_drift:ks",
         ),
         single(
@@ -91,15 +93,17 @@ def _predictions() -> list[Builder[Panel]]:
             "widens: docs/runbook.md#predictionmixshifted.",
             "percentunit",
             Query(_SHARE, "{{label}}"),
+            width=6,
             stacked=True,
         ),
         bars(
-            "Predictions now, and on the test images",
-            "The same, now, beside the share that it was on the test images. Which label has grown or gone?",
+            "Predictions now and on the test images",
+            "The same, now, beside the share that it was on the test images. It tells which label has grown or gone.",
             "percentunit",
             "label",
             Query(_SHARE, "last 15 minutes"),
             Query(f"avg by (label) (cifar_baseline_prediction_ratio{{{VERSION}}})", "test images", "baseline"),
+            width=6,
         ),
         timeseries(
             "Shift of the predictions",
@@ -108,6 +112,20 @@ def _predictions() -> list[Builder[Panel]]:
             "percentunit",
             Query(f"version:cifar_prediction_shift:distance15m{{{VERSION}}}", "{{model_version}}"),
             Query("threshold:cifar_prediction_shift:distance", "alerts above", "threshold"),
+            width=6,
+        ),
+        timeseries(
+            "Versions against each other",
+            "Distance between the predictions of an hour of versions that answer at the same time; 0 where there is "
+            "nothing to compare with. Above the line: docs/runbook.md#versionsdisagree.",
+            "percentunit",
+            Query(
+                f"version:cifar_disagreement:distance1h{{{VERSION}}} "
+                f"or 0 * version:cifar_images:increase15m{{{VERSION}}}",
+                "{{model_version}}",
+            ),
+            Query("threshold:cifar_disagreement:distance", "alerts above", "threshold"),
+            width=6,
         ),
     ]
 
@@ -146,7 +164,7 @@ def _inputs() -> list[Builder[Panel]]:
             "Kolmogorov-Smirnov distance of each statistic to the test images, 0 to 1. Above the line, look below at "
             "what has moved: docs/runbook.md#inputdrift.",
             "none",
-            Query(f"version_statistic:cifar_input_drift:ks15m{{{VERSION}}}", "{{statistic}} {{model_version}}"),
+            Query(_DRIFT, "{{statistic}} {{model_version}}"),
             Query("threshold:cifar_input_drift:ks", "alerts above", "threshold"),
         ),
         timeseries(
@@ -176,7 +194,7 @@ def _nearness(title: str, heading: str, measured: str, threshold: str) -> Builde
         f"{title}, of what alerts",
         f"How much of the distance to the test images that alerts has been reached: docs/runbook.md#{heading}.",
         "percentunit",
-        Query(f"clamp_min({measured} / on () group_left () {threshold}, 0)", "{{model_version}}"),
+        Query(f"clamp_min({measured} / scalar({threshold}), 0)", "{{model_version}}"),
         _PACE,
     )
 

@@ -11,6 +11,8 @@ from grafana_foundation_sdk.models.common import (
     BigValueColorMode,
     BigValueGraphMode,
     BigValueTextMode,
+    FieldTextAlignment,
+    GraphGradientMode,
     LegendDisplayMode,
     LegendPlacement,
     StackingMode,
@@ -117,7 +119,9 @@ def states_over_time(
     """A bar for each series, in the colour and with the word of its state."""
     panel = _frame(statetimeline.Panel(), title, description, "none", (query,), width).height(height)
     panel.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.THRESHOLDS))
-    panel.mappings(_mappings(states)).merge_values(True).show_value(VisibilityMode.AUTO).legend(_legend())
+    panel.line_width(0).fill_opacity(70).mappings(_mappings(states)).merge_values(True).show_value(
+        VisibilityMode.AUTO
+    ).legend(_legend())
     return panel
 
 
@@ -133,7 +137,6 @@ def rows(
 ) -> Builder[Panel]:
     """A table with a row for each series; `columns` are labels, or Value, and their headings in order."""
     panel = _frame(table.Panel(), title, description, "none", (query,), width, instant=True).height(height)
-    panel.mappings(_mappings(states))
     panel.with_transformation(
         DataTransformerConfig(
             id_val="organize",
@@ -144,8 +147,13 @@ def rows(
             },
         )
     )
-    colour = [DynamicConfigValue("custom.cellOptions", {"type": "color-text"})]
-    return panel.override_by_name(columns["Value"], colour)
+    panel.align(FieldTextAlignment.AUTO).inspect(False)
+    # Of the value only: a version may be called 1.
+    states_of_value = [
+        DynamicConfigValue("mappings", _mappings(states)),
+        DynamicConfigValue("custom.cellOptions", {"type": "color-text"}),
+    ]
+    return panel.override_by_name(columns["Value"], states_of_value)
 
 
 def bars(title: str, description: str, unit: str, label: str, *queries: Query, width: int = 8) -> Builder[Panel]:
@@ -157,7 +165,9 @@ def bars(title: str, description: str, unit: str, label: str, *queries: Query, w
     panel.with_transformation(
         DataTransformerConfig(id_val="organize", options={"excludeByName": times, "renameByName": values})
     )
-    panel.x_field(label).min(0).group_width(0.8).show_value(VisibilityMode.NEVER).legend(_legend())
+    panel.x_field(label).min(0).group_width(0.8).line_width(1).fill_opacity(80).gradient_mode(
+        GraphGradientMode.NONE
+    ).show_value(VisibilityMode.NEVER).legend(_legend())
     panel.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
     for query in queries:
         if query.role == "baseline":
@@ -168,6 +178,7 @@ def bars(title: str, description: str, unit: str, label: str, *queries: Query, w
 def buckets(title: str, description: str, unit: str, query: Query, *, width: int = 8) -> Builder[Panel]:
     """A histogram's buckets over time: the more fell into one, the darker."""
     panel = _frame(heatmap.Panel(), title, description, unit, (query,), width, form=PromQueryFormat.HEATMAP)
+    panel.hide_from(common.HideSeriesConfig().legend(False).tooltip(False).viz(False))
     panel.calculate(False).y_axis(heatmap.YAxisConfig().unit(unit)).cell_values(heatmap.CellValues().unit("short"))
     panel.color(
         heatmap.HeatmapColorOptions()

@@ -14,13 +14,13 @@ _ROLES = {
     -1: ("deployed, not served", RED),
 }
 # Which of them a version is; 3 before the first deployment, when nobody has said what should be served.
-_SERVED = "group by (model_version) (cifar_build_info)"
+_SERVED = "group by (model_version) (version:cifar_live_workers:count1m > 0.5)"
 _DEPLOYED = 'group by (model_version) (up{job="deployed"})'
 _ROLE = (
     f'2 * group by (model_version) (up{{job="deployed", default="true"}}) or {_DEPLOYED} '
     f'or (0 * {_SERVED} and on () up{{job="deployed"}}) or 3 * {_SERVED}'
 )
-_MISSING = f"-1 * {_DEPLOYED} unless on (model_version) cifar_build_info"
+_MISSING = f"-1 * {_DEPLOYED} unless on (model_version) {_SERVED}"
 
 _HANDLE = (
     f'sum by (model_version, le) (rate(cifar_stage_seconds_bucket{{stage="handle", {VERSION}}}[$__rate_interval]))'
@@ -56,8 +56,8 @@ def _now() -> list[Builder[Panel]]:
         ),
         single(
             "Default version",
-            "What answers requests that name no version; before the first deployment, all that is served. "
-            "Where it is not what was deployed: docs/runbook.md#versionsdisagree.",
+            "What answers requests that name no version, as `cifar deploy` and `cifar rollback` have decided; before "
+            "the first deployment, all that is served.",
             "none",
             Query(
                 f'group by (model_version) (up{{job="deployed", default="true"}}) or on () {_SERVED}',
@@ -132,7 +132,7 @@ def _deployed_and_wrong() -> list[Builder[Panel]]:
         rows(
             "Builds",
             "Weights of each version, and the commit that trained them; `cifar trace --version` tells the rest. "
-            "Deployed, not served: docs/runbook.md#versionsdisagree.",
+            "Deployed, not served: see `cifar status`.",
             Query(
                 "(max by (model_version, digest, commit) (cifar_build_info) * 0 + on (model_version) group_left () "
                 f"({_ROLE})) or on (model_version) ({_MISSING})",
@@ -150,8 +150,8 @@ def _rate_and_errors() -> list[Builder[Panel]]:
     return [
         timeseries(
             "Requests by version",
-            "Requests a second that workers have answered, refusals included. A sudden end: is the client "
-            "gone, or the server?",
+            "Requests a second that workers have answered, refusals included. A sudden end: the client "
+            "is gone, or the server.",
             "reqps",
             Query(
                 f"sum by (model_version) (rate(cifar_batch_size_sum{{{VERSION}}}[$__rate_interval]))",
@@ -234,7 +234,7 @@ def _saturation() -> list[Builder[Panel]]:
             width=6,
         ),
         timeseries(
-            "Live workers",
+            "Live workers by version",
             "Workers by version, counted by their heartbeats. Fewer than asked for: docs/runbook.md#workersrestart.",
             "none",
             Query(f"version:cifar_live_workers:count1m{{{VERSION}}}", "{{model_version}}"),
@@ -275,4 +275,4 @@ def _answers(status: str) -> str:
 
 
 def _burn(ratio: str, budget: str) -> str:
-    return f"{ratio} / on () group_left () {budget}"
+    return f"{ratio} / scalar({budget})"

@@ -2,11 +2,8 @@
 
 import os
 import shutil
-import subprocess
 
 import pytest
-
-from launcher.server import ROOT
 
 
 def need(program: str) -> None:
@@ -14,9 +11,3 @@ def need(program: str) -> None:
         if os.environ.get("CI"):
             pytest.fail(f"{program} is missing: .ci/run installs it")
         pytest.skip(f"{program} is not installed: apt-get install prometheus")
-
-
-def promtool(*arguments: object) -> None:
-    need("promtool")
-    done = subprocess.run(["promtool", *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout + done.stderr

@@ -11,46 +11,22 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from grafana.ask import substitute
 from grafana.build import FOLDER, dashboards
 from launcher.server import ROOT
-from tests.programs import promtool
+from tests.alerts.names import known_metrics, metrics_of
+from tests.alerts.promtool import promtool
 
 FILES = sorted(FOLDER.glob("*.json"))
 PAGES: dict[str, dict[str, Any]] = {file.stem: json.loads(file.read_text()) for file in FILES}
-PANELS = [
-    pytest.param(panel, id=f"{name}: {panel['title']}")
+PANELS: dict[str, dict[str, Any]] = {
+    f"{name}: {panel['title']}": panel
     for name, page in PAGES.items()
     for panel in page["panels"]
     if panel["type"] != "row"
-]
-EXPRESSIONS = [target["expr"] for panel in PANELS for target in panel.values[0]["targets"]]
-MARKS = [mark for page in PAGES.values() for mark in page["annotations"]["list"]]
-RULES = [
-    rule
-    for file in sorted((ROOT / "alerts").glob("*.yaml"))
-    for group in yaml.safe_load(file.read_text())["groups"]
-    for rule in group["rules"]
-]
-_WORDS = {
-    *(
-        "sum",
-        "max",
-        "min",
-        "avg",
-        "count",
-        "group",
-        "by",
-        "on",
-        "ignoring",
-        "group_left",
-        "and",
-        "or",
-        "unless",
-        "offset",
-    ),
-    *("rate", "increase", "histogram_quantile", "count_over_time", "clamp_min", "vector", "label_replace"),
 }
-_PROMETHEUS_OWN = {"up", "ALERTS"}
+EXPRESSIONS = [target["expr"] for panel in PANELS.values() for target in panel["targets"]]
+MARKS = [mark for page in PAGES.values() for mark in page["annotations"]["list"]]
 
 
 def test_the_files_are_what_the_script_makes():
@@ -73,7 +49,7 @@ def test_two_dashboards_have_names_and_uids_of_their_own():
     assert len({page["title"] for page in PAGES.values()}) == 2
 
 
-@pytest.mark.parametrize("panel", PANELS)
+@pytest.mark.parametrize("panel", PANELS.values(), ids=PANELS)
 def test_a_panel_says_what_it_shows_in_which_unit_from_which_source(panel):
     source = yaml.safe_load((ROOT / "grafana/provisioning/datasources/prometheus.yaml").read_text())["datasources"][0]
     assert panel["datasource"] == {"type": source["type"], "uid": source["uid"]}
@@ -87,7 +63,7 @@ def test_a_panel_says_what_it_shows_in_which_unit_from_which_source(panel):
     assert len(set(references)) == len(references)
 
 
-@pytest.mark.parametrize("panel", PANELS)
+@pytest.mark.parametrize("panel", PANELS.values(), ids=PANELS)
 def test_the_labels_in_a_legend_are_those_that_the_query_keeps(panel):
     for target in panel["targets"]:
         for label in re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]):
@@ -112,31 +88,21 @@ def test_numbers_titles_and_places_of_panels_are_theirs_alone(page):
 def test_every_query_and_every_mark_parses(tmp_path):
     expressions = [*EXPRESSIONS, *(mark["expr"] for mark in MARKS)]
     assert len(expressions) > 60
-    rules = [{"record": f"panel:{number}", "expr": substitute(it)} for number, it in enumerate(expressions)]
+    rules = [{"record": f"panel:{number}", "expr": substitute(it, 5)} for number, it in enumerate(expressions)]
     (tmp_path / "rules.yaml").write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
     promtool("check", "rules", tmp_path / "rules.yaml")
 
 
 def test_every_metric_in_a_query_is_declared_or_recorded():
-    declared = yaml.safe_load((ROOT / "handler" / "metrics.yaml").read_text())
-    known = {
-        metric["name"]
-        for part in ("ts_metrics", "model_metrics")
-        for kind in declared[part].values()
-        for metric in kind
-    }
-    known |= {rule["record"] for rule in RULES if "record" in rule} | _PROMETHEUS_OWN
     for expression in (*EXPRESSIONS, *(mark["expr"] for mark in MARKS)):
-        bare = re.sub(r'\{[^}]*\}|\[[^\]]*\]|"[^"]*"|\$\w+|\b(by|on|ignoring|group_left) \([^)]*\)', " ", expression)
-        names = set(re.findall(r"[a-zA-Z_][a-zA-Z0-9_:]*", bare)) - _WORDS
-        assert names <= known, (names - known, expression)
+        assert metrics_of(expression) <= known_metrics(), expression
 
 
 def test_every_alert_has_a_panel_that_leads_to_its_heading_and_no_heading_is_missing():
     named = {
         heading
-        for panel in PANELS
-        for words in re.findall(r"docs/runbook\.md(#\w+(?:, #\w+)*)", panel.values[0]["description"])
+        for panel in PANELS.values()
+        for words in re.findall(r"docs/runbook\.md(#\w+(?:, #\w+)*)", panel["description"])
         for heading in re.findall(r"#(\w+)", words)
     }
     headings = {it.lower() for it in re.findall(r"^## (.+)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)}
@@ -152,11 +118,3 @@ def test_a_mark_says_of_which_version_it_is(mark):
 def test_versions_can_be_chosen_several_at_a_time(page):
     [variable] = page["templating"]["list"]
     assert variable["name"] == "version" and variable["multi"] and variable["includeAll"]
-
-
-def substitute(expression: str) -> str:
-    """Put in what Grafana would for "All"."""
-    for name, value in (("$version", ".*"), ("$__rate_interval", "20s"), ("$__interval", "5s")):
-        expression = expression.replace(name, value)
-    assert "$" not in expression
-    return expression
