@@ -9,6 +9,7 @@ from pathlib import Path
 
 import requests
 
+from benchmarks.own_server import find_free_port
 from launcher.server import ROOT, TorchServe
 from training.errors import TrainingError
 
@@ -16,7 +17,7 @@ _START_TIMEOUT_S = 60.0
 
 
 @contextmanager
-def own_prometheus(folder: Path, server: TorchServe, port: int) -> Iterator[str]:
+def own_prometheus(folder: Path, server: TorchServe) -> Iterator[str]:
     """Start one that keeps its data in a folder, and yield its address; it ends with the block.
 
     Raises:
@@ -27,7 +28,7 @@ def own_prometheus(folder: Path, server: TorchServe, port: int) -> Iterator[str]
     targets.write_text(json.dumps([{"targets": [server.addresses.metrics.removeprefix("http://")]}]))
     config = folder / "prometheus.yml"
     config.write_text(_configuration(targets, server.model_store))
-    address = f"127.0.0.1:{port}"
+    address = f"127.0.0.1:{find_free_port()}"
     command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder}/data"]
     log = folder / "log"
     try:

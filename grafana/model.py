@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
-from grafana.page import VERSION, page
+from grafana.page import REFUSED, VERSION, page
 from grafana.panels import GREEN, ORANGE, PLAIN, RED, Query, bars, buckets, single, timeseries
 
 _STATISTICS = {
@@ -39,19 +39,19 @@ def model_dashboard() -> Dashboard:
 def _last_quarter() -> list[Builder[Panel]]:
     return [
         _nearness(
-            "Prediction mix",
+            "Prediction shift",
             "predictionmixshifted",
             f"version:cifar_prediction_shift:distance15m{{{VERSION}}}",
             "threshold:cifar_prediction_shift:distance",
         ),
         _nearness(
-            "Confidence",
+            "Fall of confidence",
             "confidencefallen",
             f"version:cifar_confidence_fall:difference15m{{{VERSION}}}",
             "threshold:cifar_confidence_fall:difference",
         ),
         _nearness(
-            "Inputs",
+            "Input drift",
             "inputdrift",
             f"max by (job, model_version) ({_DRIFT})",
             "threshold:cifar_input_drift:ks",
@@ -76,8 +76,7 @@ def _last_quarter() -> list[Builder[Panel]]:
             "Share of requests that were refused in 5 minutes: docs/runbook.md#manyinputsrejected.",
             "percentunit",
             Query(
-                f"version:cifar_rejected_inputs:ratio_rate5m{{{VERSION}}} "
-                f"or 0 * version:cifar_requests:rate5m{{{VERSION}}}",
+                REFUSED,
                 "{{model_version}}",
             ),
             ((None, GREEN), (0.1, RED)),
@@ -120,8 +119,8 @@ def _predictions() -> list[Builder[Panel]]:
             "nothing to compare with. Above the line: docs/runbook.md#versionsdisagree.",
             "percentunit",
             Query(
-                f"version:cifar_disagreement:distance1h{{{VERSION}}} "
-                f"or 0 * version:cifar_images:increase15m{{{VERSION}}}",
+                f"max by (model_version) (version:cifar_disagreement:distance1h{{{VERSION}}} "
+                f"or 0 * version:cifar_images:increase15m{{{VERSION}}})",
                 "{{model_version}}",
             ),
             Query("threshold:cifar_disagreement:distance", "alerts above", "threshold"),
@@ -139,6 +138,7 @@ def _confidence() -> list[Builder[Panel]]:
             "percentunit",
             Query(f"version:cifar_confidence:mean15m{{{VERSION}}}", "{{model_version}}"),
             Query(_baseline("confidence"), "{{model_version}}, test images", "baseline"),
+            from_zero=False,
         ),
         buckets(
             "How sure predictions are",
@@ -191,8 +191,8 @@ def _inputs() -> list[Builder[Panel]]:
 def _nearness(title: str, heading: str, measured: str, threshold: str) -> Builder[Panel]:
     """How much of what alerts has been reached."""
     return single(
-        f"{title}, of what alerts",
-        f"How much of the distance to the test images that alerts has been reached: docs/runbook.md#{heading}.",
+        f"{title}, of its threshold",
+        f"Distance to the test images, as a share of what is normal; above 100 %: docs/runbook.md#{heading}.",
         "percentunit",
         Query(f"clamp_min({measured} / scalar({threshold}), 0)", "{{model_version}}"),
         _PACE,
@@ -207,6 +207,7 @@ def _statistic(name: str, meaning: str) -> Builder[Panel]:
         Query(_mean(f"cifar_input_{name}", "15m"), "{{model_version}}"),
         Query(_baseline(name), "{{model_version}}, test images", "baseline"),
         width=6,
+        from_zero=False,
     )
 
 

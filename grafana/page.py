@@ -21,6 +21,11 @@ from grafana.panels import DATASOURCE
 
 # The versions that were chosen at the top of the page.
 VERSION = 'model_version=~"$version"'
+# Share of requests that are refused: 0 where nothing was. The sum drops the name, by which they would be two series.
+REFUSED = (
+    f"sum by (model_version) (version:cifar_rejected_inputs:ratio_rate5m{{{VERSION}}} "
+    f"or 0 * version:cifar_requests:rate5m{{{VERSION}}})"
+)
 
 _TAG = "cifar"
 

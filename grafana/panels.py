@@ -60,11 +60,19 @@ class Query:
 
 
 def timeseries(
-    title: str, description: str, unit: str, *queries: Query, width: int = 8, stacked: bool = False
+    title: str,
+    description: str,
+    unit: str,
+    *queries: Query,
+    width: int = 8,
+    stacked: bool = False,
+    from_zero: bool = True,
 ) -> Builder[Panel]:
-    """Lines over time; stacked: areas upon each other that fill the panel."""
+    """Lines over time, from zero or where it matters how near they are; stacked: areas that fill the panel."""
     panel = _frame(lines.Panel(), title, description, unit, queries, width)
-    panel.axis_soft_min(0).line_width(2).fill_opacity(80 if stacked else 8).show_points(VisibilityMode.NEVER)
+    panel.line_width(2).fill_opacity(80 if stacked else 8 if from_zero else 0).show_points(VisibilityMode.NEVER)
+    if from_zero:
+        panel.axis_soft_min(0)
     panel.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
     panel.tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI))
     panel.legend(_legend())
@@ -94,8 +102,11 @@ def single(
     states: States | None = None,
     names: bool = False,
 ) -> Builder[Panel]:
-    """The last value, coloured by the highest of `steps` that it reaches; names: the series' names instead of it."""
-    panel = _frame(stat.Panel(), title, description, unit, (query,), 4).height(4)
+    """The value now, coloured by the highest of `steps` that it reaches; names: the series' names instead of it.
+
+    Over time, a version that was undeployed an hour ago would be shown with its last value.
+    """
+    panel = _frame(stat.Panel(), title, description, unit, (query,), 4, instant=True).height(4)
     panel.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.THRESHOLDS))
     panel.thresholds(
         dashboard.ThresholdsConfig()
@@ -104,7 +115,7 @@ def single(
     )
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False).fields(""))
     panel.color_mode(BigValueColorMode.VALUE)
-    panel.graph_mode(BigValueGraphMode.NONE if names or states else BigValueGraphMode.AREA)
+    panel.graph_mode(BigValueGraphMode.NONE)
     panel.text_mode(BigValueTextMode.NAME if names else BigValueTextMode.AUTO)
     if states:
         panel.mappings(_mappings(states))
@@ -136,7 +147,9 @@ def rows(
     height: int,
 ) -> Builder[Panel]:
     """A table with a row for each series; `columns` are labels, or Value, and their headings in order."""
-    panel = _frame(table.Panel(), title, description, "none", (query,), width, instant=True).height(height)
+    panel = _frame(
+        table.Panel(), title, description, "none", (query,), width, instant=True, form=PromQueryFormat.TABLE
+    ).height(height)
     panel.with_transformation(
         DataTransformerConfig(
             id_val="organize",
@@ -158,7 +171,7 @@ def rows(
 
 def bars(title: str, description: str, unit: str, label: str, *queries: Query, width: int = 8) -> Builder[Panel]:
     """A group of bars for each value of a label, now: one bar a query."""
-    panel = _frame(barchart.Panel(), title, description, unit, queries, width, instant=True)
+    panel = _frame(barchart.Panel(), title, description, unit, queries, width, instant=True, form=PromQueryFormat.TABLE)
     values = {f"Value #{ref}": query.legend for ref, query in zip(ascii_uppercase, queries, strict=False)}
     panel.with_transformation(DataTransformerConfig(id_val="joinByField", options={"byField": label, "mode": "outer"}))
     times = dict.fromkeys(("Time", *(f"Time {number}" for number in range(1, len(queries) + 1))), True)
@@ -216,14 +229,14 @@ def _frame(
     width: int,
     *,
     instant: bool = False,
-    form: PromQueryFormat | None = None,
+    form: PromQueryFormat = PromQueryFormat.TIME_SERIES,
 ) -> _Panel:
     # Prometheus looks every 5 seconds: a finer step would show its values twice.
     panel.title(title).description(description).unit(unit).datasource(DATASOURCE).interval("5s").span(width).height(8)
     for ref, query in zip(ascii_uppercase, queries, strict=False):
         target = prometheus.Dataquery().ref_id(ref).datasource(DATASOURCE).expr(query.expr).legend_format(query.legend)
-        target = target.instant().format(PromQueryFormat.TABLE) if instant else target.range()
-        panel.with_target(target.format(form) if form else target)
+        target = (target.instant() if instant else target.range()).format(form)
+        panel.with_target(target)
     return panel
 
 

@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
-from grafana.page import VERSION, page
+from grafana.page import REFUSED, VERSION, page
 from grafana.panels import BLUE, GREEN, ORANGE, PLAIN, RED, Query, rows, single, states_over_time, timeseries
 
 _ROLES = {
@@ -113,8 +113,8 @@ def _deployed_and_wrong() -> list[Builder[Panel]]:
             "(docs/runbook.md#undeployedversion). A mark in all panels shows where the default changes.",
             Query(_ROLE, "{{model_version}}"),
             _ROLES,
-            width=8,
-            height=6,
+            width=6,
+            height=7,
         ),
         states_over_time(
             "Alerts",
@@ -126,8 +126,8 @@ def _deployed_and_wrong() -> list[Builder[Panel]]:
                 "{{alertname}} {{model_version}}",
             ),
             {2: ("fires", RED), 1: ("waits", ORANGE), 0: ("quiet", GREEN)},
-            width=8,
-            height=6,
+            width=12,
+            height=7,
         ),
         rows(
             "Builds",
@@ -140,8 +140,8 @@ def _deployed_and_wrong() -> list[Builder[Panel]]:
             ),
             {"model_version": "version", "Value": "role", "digest": "weights", "commit": "commit"},
             _ROLES,
-            width=8,
-            height=6,
+            width=6,
+            height=7,
         ),
     ]
 
@@ -173,8 +173,7 @@ def _rate_and_errors() -> list[Builder[Panel]]:
             "docs/runbook.md#manyinputsrejected.",
             "percentunit",
             Query(
-                f"version:cifar_rejected_inputs:ratio_rate5m{{{VERSION}}} "
-                f"or 0 * version:cifar_requests:rate5m{{{VERSION}}}",
+                REFUSED,
                 "{{model_version}}",
             ),
             Query("threshold:cifar_rejected_inputs:ratio", "alerts above", "threshold"),

@@ -11,7 +11,7 @@ import torch
 from benchmarks.own_prometheus import own_prometheus
 from grafana.ask import Prometheus
 from launcher.server import TorchServe
-from tests.e2e.service import Service, build_archive, free_ports, write_config
+from tests.e2e.service import Service, build_archive, write_config
 from tests.programs import need
 from training.baseline import measure_baseline
 from training.baseline_file import write_baseline
@@ -58,7 +58,7 @@ def torchserve(archive, tmp_path_factory) -> Iterator[Service]:
 def prometheus(torchserve, tmp_path_factory) -> Iterator[Prometheus]:
     """A real Prometheus beside that server."""
     need("prometheus")
-    with own_prometheus(tmp_path_factory.mktemp("prometheus"), torchserve.server, *free_ports(1)) as url:
+    with own_prometheus(tmp_path_factory.mktemp("prometheus"), torchserve.server) as url:
         yield Prometheus(url)
 
 

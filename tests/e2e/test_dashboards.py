@@ -74,6 +74,19 @@ def test_every_panel_has_data_although_nothing_was_ever_deployed_nor_failed(watc
     assert all(value == value for series in found for _, value in series.points), "not a number"
 
 
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_no_two_series_of_a_panel_have_the_same_name(watched, page):
+    now = time.time()
+    for panel in page["panels"]:
+        names = [
+            (target["legendFormat"], series.name(target["legendFormat"]))
+            for target in panel.get("targets", ())
+            if panel["type"] not in ("barchart", "table")  # whose rows are told apart by their labels
+            for series in watched.over_time(substitute(target["expr"], STEP_S), now - 60, now, STEP_S)
+        ]
+        assert len(set(names)) == len(names), (panel["title"], names)
+
+
 def test_panels_of_one_version_show_no_other(watched):
     for name, query in QUERIES.items():
         if "$version" in query and "reason" not in name:
