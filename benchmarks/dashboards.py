@@ -2,10 +2,10 @@
 
 Usage: make archive; make archive VERSION=2.0; make data; python benchmarks/dashboards.py [--minutes N]
 
-A server of its own serves version 1.0, watched by a Prometheus of its own. Clients send test images of CIFAR-10, and now
-and then bad requests; one of them always asks version 1.0. In the course of it, version 2.0 is deployed, more clients
-ask without a pause, most pictures are spoilt by fog and noise and many requests are bad, and at last 1.0 is the default
-again.
+A server of its own serves version 1.0, watched by a Prometheus of its own. Clients send test images of CIFAR-10 and,
+now and then, bad requests; one of them always asks version 1.0. In the course of it, version 2.0 is deployed, more
+clients ask without a pause, most pictures are spoilt by fog and noise and many requests are bad, and at last 1.0 is the
+default again.
 """
 
 import io

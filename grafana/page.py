@@ -110,11 +110,12 @@ def _versions() -> builders.QueryVariable:
         .label("Version")
         .description("Versions of the model")
         .datasource(DATASOURCE)
-        .query({"query": "label_values(cifar_build_info, model_version)", "refId": "versions"})
+        .query({"qryType": 1, "query": "label_values(cifar_build_info, model_version)", "refId": "versions"})
         .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(VariableSort.NATURAL_ASC)
         .multi(True)
         .include_all(True)
+        .all_value(".*")
         .current(VariableOption(selected=True, text=["All"], value=["$__all"]))
     )
 

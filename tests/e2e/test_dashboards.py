@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from client.inference import InferenceClient
 from grafana.ask import Prometheus, substitute
 from grafana.build import FOLDER
+from grafana.draw import draw
 from grafana.page import DEPLOYED, STARTED
 from launcher.serving import ServedVersion, Serving, tell_prometheus
 from tests.e2e.service import Service
@@ -110,3 +112,13 @@ def test_a_start_of_workers_is_marked_once(watched):
     [series] = watched.over_time(substitute(STARTED.expr, STEP_S), now - 300, now, STEP_S)
     assert series.name(STARTED.text) == "Workers of 1.0 start"
     assert len(series.points) == 1
+
+
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_pictures_can_be_drawn_and_are_small_enough_for_a_readme(watched, page, tmp_path):
+    now = time.time()
+    file = draw(watched, page, now - 60, now, tmp_path)
+    with Image.open(file) as picture:
+        assert picture.format == "PNG" and picture.width == 1650
+        assert len(picture.convert("RGB").getcolors(1 << 20) or ()) > 20, "nothing is on it"
+    assert file.stat().st_size < 250_000
