@@ -19,7 +19,7 @@ from PIL import Image
 
 from grafana.ask import Prometheus, Series, substitute
 from grafana.build import FOLDER
-from grafana.draw_panels import DRAW, Marked, Shown
+from grafana.draw_panels import DRAW, NAMED, Marked, Shown
 from training.atomic_write import atomic_write
 from training.command import run_stage
 
@@ -34,8 +34,8 @@ _PAGE, _CARD, _EDGE, _TEXT = "#f4f5f7", "#ffffff", "#d8dbe0", "#24292e"
 _EDGES_IN = {
     "stat": (0.1, 0.05, 0.1, 0.25),
     "table": (0.1, 0.1, 0.1, 0.35),
-    "state-timeline": (1.6, 0.5, 0.15, 0.35),
-    "barchart": (0.5, 0.55, 0.15, 0.5),
+    "state-timeline": (0.4, 0.5, 0.15, 0.35),
+    "barchart": (0.62, 0.6, 0.15, 0.55),
 }
 _STYLE: dict[Any, Any] = {
     "font.size": 7.5,
@@ -75,10 +75,7 @@ def draw(prometheus: Prometheus, page: dict[str, Any], begin: float, end: float,
     path = folder / f"{page['uid'].removeprefix('cifar-')}.png"
     with rc_context(_STYLE):
         figure = Figure((_WIDTH_IN, height_in), dpi=_DPI, facecolor=_PAGE)
-        figure.text(0.008, 1 - 0.5 * _TOP_IN / height_in, page["title"], fontsize=14, weight="bold", va="center")
-        span = f"{time.strftime('%H:%M', time.gmtime(begin))} to {time.strftime('%H:%M', time.gmtime(end))} UTC"
-        words = f"Version: All     {span}     drawn from Prometheus by grafana/draw.py"
-        figure.text(0.992, 1 - 0.5 * _TOP_IN / height_in, words, ha="right", va="center", color="#555b63")
+        _write_head(figure, page, begin, end)
         for panel in page["panels"]:
             place = _place(panel["gridPos"], height_in)
             if panel["type"] == "row":
@@ -93,6 +90,16 @@ def draw(prometheus: Prometheus, page: dict[str, Any], begin: float, end: float,
             with Image.open(temporary) as picture:
                 picture.convert("RGB").quantize(160, dither=Image.Dither.NONE).save(temporary, "PNG", optimize=True)
     return path
+
+
+def _write_head(figure: Figure, page: dict[str, Any], begin: float, end: float) -> None:
+    middle = 1 - 0.5 * _TOP_IN / figure.get_size_inches()[1]
+    figure.text(0.008, middle, page["title"], fontsize=14, weight="bold", va="center")
+    for place, mark in zip((0.35, 0.5), page["annotations"]["list"], strict=True):
+        figure.text(place, middle, f"┆ {mark['name']}", weight="bold", color=NAMED[mark["iconColor"]], va="center")
+    span = " to ".join(time.strftime("%H:%M", time.gmtime(at)) for at in (begin, end))
+    words = f"Version: All     {span} UTC     drawn from Prometheus by grafana/draw.py"
+    figure.text(0.992, middle, words, ha="right", va="center", color="#555b63")
 
 
 def _ask(prometheus: Prometheus, panel: dict[str, Any], begin: float, end: float, step_s: int) -> list[list[Series]]:
@@ -133,10 +140,9 @@ def _card(figure: Figure, panel: dict[str, Any], place: tuple[float, float, floa
     card.spines[:].set(visible=True, color=_EDGE, linewidth=0.8)
     width_in, height_in = (size * share for size, share in zip(figure.get_size_inches(), (width, height), strict=True))
     card.text(0.08 / width_in, 1 - 0.08 / height_in, panel["title"], va="top", weight="bold", transform=card.transAxes)
-    edges_in = {"stat": (0.1, 0.05, 0.1, 0.25), "table": (0.1, 0.1, 0.1, 0.35)}.get(
-        panel["type"], (0.5, 0.5, 0.15, 0.35)
-    )
-    west, south, east, north = edges_in
+    west, south, east, north = _EDGES_IN.get(panel["type"], (0.62, 0.5, 0.15, 0.35))
+    if panel["type"] == "state-timeline" and panel["gridPos"]["w"] > 8:
+        west = 1.9  # names of alerts
     return figure.add_axes(
         (
             left + width * west / width_in,

@@ -23,7 +23,7 @@ _PALETTE = (
     "#d46fb0",
     "#5d6b7a",
 )
-_NAMED = {"green": "#2f9e5b", "red": "#d0312d", "orange": "#e07b1a", "blue": "#1f6fb2", "purple": "#8a5bc0"}
+NAMED = {"green": "#2f9e5b", "red": "#d0312d", "orange": "#e07b1a", "blue": "#1f6fb2", "purple": "#8a5bc0"}
 _PALE = "#555b63"
 _TICKS_S = (60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400, 604800)
 
@@ -146,7 +146,7 @@ def _draw_bars(axes: Axes, shown: Shown) -> None:
     axes.grid(False, axis="x")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: format_value(value, shown.unit)))
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.06), ncols=2, fontsize=6.5)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.2), ncols=2, fontsize=6.5)
 
 
 def _draw_buckets(axes: Axes, shown: Shown) -> None:
@@ -216,7 +216,7 @@ def _finish(axes: Axes, shown: Shown) -> None:
     axes.xaxis.set_major_locator(MultipleLocator(next(it for it in _TICKS_S if (shown.end - shown.begin) / it <= 6)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda at, _: time.strftime("%H:%M", time.gmtime(at))))
     for mark in shown.marks:
-        axes.axvline(mark.at, color=_NAMED[mark.colour], lw=0.9, ls=":")
+        axes.axvline(mark.at, color=NAMED[mark.colour], lw=0.9, ls=":")
     _, names = axes.get_legend_handles_labels()
     if names:
         columns = 5 if len(names) > 5 else len(names)
@@ -239,7 +239,7 @@ def _lowest(shown: Shown) -> float:
 def _states(defaults: Mapping[str, Any]) -> dict[float, tuple[str, str]]:
     """Return the word and the colour of each value that has one."""
     return {
-        float(value): (shown["text"], _NAMED[shown["color"]])
+        float(value): (shown["text"], NAMED[shown["color"]])
         for mapping in defaults.get("mappings", ())
         for value, shown in mapping["options"].items()
     }
@@ -247,13 +247,13 @@ def _states(defaults: Mapping[str, Any]) -> dict[float, tuple[str, str]]:
 
 def _threshold_colour(steps: list[dict[str, Any]], value: float) -> str:
     reached = [step for step in steps if step.get("value") is None or value >= step["value"]]
-    return _NAMED[reached[-1]["color"]]
+    return NAMED[reached[-1]["color"]]
 
 
 def _fixed_colours(panel: dict[str, Any]) -> dict[str, str]:
     """Return the colours that overrides fix, by query or by name."""
     return {
-        override["matcher"]["options"]: _NAMED.get(colour, colour)
+        override["matcher"]["options"]: NAMED.get(colour, colour)
         for override in panel["fieldConfig"]["overrides"]
         for colour in (it["value"]["fixedColor"] for it in override["properties"] if it["id"] == "color")
     }

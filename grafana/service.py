@@ -26,6 +26,13 @@ _HANDLE = (
     f'sum by (model_version, le) (rate(cifar_stage_seconds_bucket{{stage="handle", {VERSION}}}[$__rate_interval]))'
 )
 _STAGES = f"sum by (stage, le) (rate(cifar_stage_seconds_bucket{{{VERSION}}}[$__rate_interval]))"
+# TorchServe's CPUUtilization is not used: each value is measured over the milliseconds in which its collector starts.
+_BUSY = (
+    f'clamp_max(sum by (model_version) (rate(cifar_stage_seconds_sum{{stage="handle", {VERSION}}}[$__rate_interval])) '
+    f'/ sum by (model_version) (rate(cifar_stage_seconds_count{{stage="handle", {VERSION}}}[$__rate_interval])) '
+    f"* sum by (model_version) (rate(cifar_batch_size_count{{{VERSION}}}[$__rate_interval])) "
+    f"/ sum by (model_version) (version:cifar_live_workers:count1m{{{VERSION}}} > 0), 1)"
+)
 
 
 def service_dashboard() -> Dashboard:
@@ -259,10 +266,11 @@ def _saturation() -> list[Builder[Panel]]:
             width=12,
         ),
         timeseries(
-            "Processor of the machine",
-            "Share of the machine's cores that are busy, told once a minute. Near 100 %, more workers do not help.",
-            "percent",
-            Query('max by (instance) (CPUUtilization{job="torchserve"})', "{{instance}}"),
+            "Workers busy",
+            "About how much of their time workers work: mean time of a request, times batches a second, a live worker. "
+            "Near 100 %, requests wait: docs/runbook.md#queuegrows.",
+            "percentunit",
+            Query(_BUSY, "{{model_version}}"),
             width=12,
         ),
     ]

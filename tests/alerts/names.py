@@ -10,7 +10,7 @@ from tests.alerts.rules import ROOT, rules
 _OWN = {"up", "ALERTS"}
 _WORDS = {
     *("sum", "max", "min", "avg", "count", "group", "abs", "absent", "changes", "rate", "increase", "scalar", "vector"),
-    *("clamp_min", "count_over_time", "histogram_quantile", "label_replace"),
+    *("clamp_max", "clamp_min", "count_over_time", "histogram_quantile", "label_replace"),
     *("by", "on", "group_left", "and", "or", "unless", "offset"),
 }
 
