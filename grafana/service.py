@@ -7,6 +7,7 @@ from grafana.page import REFUSED, VERSION, page
 from grafana.panels import BLUE, GREEN, ORANGE, PLAIN, RED, Query, rows, single, states_over_time, timeseries
 
 _ROLES = {
+    4: ("being deployed", ORANGE),
     3: ("served", BLUE),
     2: ("default", GREEN),
     1: ("deployed", BLUE),
@@ -17,10 +18,11 @@ _ROLES = {
 _SERVED = "group by (model_version) (version:cifar_live_workers:count1m > 0.5)"
 _DEPLOYED = 'group by (model_version) (up{job="deployed"})'
 _ROLE = (
-    f'2 * group by (model_version) (up{{job="deployed", default="true"}}) or {_DEPLOYED} '
+    f'2 * group by (model_version) (up{{job="deployed", default="true"}}) '
+    f'or 4 * group by (model_version) (up{{job="deployed", underway="true"}}) or {_DEPLOYED} '
     f'or (0 * {_SERVED} and on () up{{job="deployed"}}) or 3 * {_SERVED}'
 )
-_MISSING = f"-1 * {_DEPLOYED} unless on (model_version) {_SERVED}"
+_MISSING = f'-1 * group by (model_version) (up{{job="deployed", underway="false"}}) unless on (model_version) {_SERVED}'
 
 _HANDLE = (
     f'sum by (model_version, le) (rate(cifar_stage_seconds_bucket{{stage="handle", {VERSION}}}[$__rate_interval]))'
