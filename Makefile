@@ -12,7 +12,7 @@ HANDLER := $(wildcard handler/*.*)
 UNGATED := $(if $(filter training/pretrained/%,$(WEIGHTS)),--no-gate)
 
 .DEFAULT_GOAL := help
-.PHONY: help up monitor down archive data train card accuracy fuzz bench drift drill deploys test check lock
+.PHONY: help up monitor down archive data train card accuracy fuzz bench drift drill deploys dashboards pictures test check lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -73,6 +73,14 @@ drill: .venv/.training $(ARCHIVE) ## Break a service of its own in nine ways and
 
 deploys: .venv/.training $(ARCHIVE) ## Ten deployments and rollbacks under load, on a server of its own; writes the table in benchmarks/results
 	$(BIN)/python benchmarks/deploys.py
+
+dashboards: .venv/.dev ## Write grafana/dashboards anew from grafana/*.py
+	$(BIN)/python -m grafana.build
+
+pictures: .venv/.dev ## Draw the dashboards of twelve minutes in which much happens (wants make data and prometheus); writes docs/pictures
+	@$(MAKE) archive VERSION=1.0
+	@$(MAKE) archive VERSION=2.0
+	$(BIN)/python benchmarks/dashboards.py
 
 test: .venv/.dev ## Set up what the tests need and run all of them
 	$(BIN)/python -m pytest -n 2 --dist loadfile

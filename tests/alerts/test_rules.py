@@ -6,17 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.alerts.names import known_metrics, metrics_of
 from tests.alerts.promtool import promtool
 from tests.alerts.rules import ROOT, RULES, rules
 
 CASES = sorted(Path(__file__).parent.glob("*.yaml"))
-# Prometheus's own, and what is no metric in an expression.
-_OWN = {"up"}
-_WORDS = {
-    *("sum", "max", "count", "group", "abs", "absent", "changes", "rate", "increase", "scalar", "histogram_quantile"),
-    *("label_replace", "by", "on", "group_left", "and", "or", "unless"),
-}
-
 ALERTS = {rule["alert"]: rule for rule in rules("alert")}
 
 
@@ -62,23 +56,11 @@ def test_recorded_names_are_level_metric_operation():
 
 
 def test_every_metric_in_a_rule_is_declared_or_recorded():
-    declared = yaml.safe_load((ROOT / "handler" / "metrics.yaml").read_text())
-    known = {
-        metric["name"]
-        for part in ("ts_metrics", "model_metrics")
-        for kind in declared[part].values()
-        for metric in kind
-    }
-    known |= {rule["record"] for rule in rules("record")} | _OWN
+    known = known_metrics()
     for rule in (*rules("record"), *rules("alert")):
         assert metrics_of(rule["expr"]) <= known, rule
         for query in re.findall(r'query\s+"([^"]*)"', rule.get("annotations", {}).get("description", "")):
             assert metrics_of(query) and metrics_of(query) <= known, rule
-
-
-def metrics_of(expression: str) -> set[str]:
-    bare = re.sub(r"""\{[^}]*\}|\[[^\]]*\]|"[^"]*"|\b(by|on|group_left) \([^)]*\)|\b[\d.]+e?\d*\b""", " ", expression)
-    return set(re.findall(r"[a-zA-Z_][a-zA-Z0-9_:]*", bare)) - _WORDS
 
 
 def test_every_threshold_is_used_and_says_its_unit():

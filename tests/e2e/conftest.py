@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.own_prometheus import own_prometheus
+from grafana.ask import Prometheus
 from launcher.server import TorchServe
 from tests.e2e.service import Service, build_archive, write_config
+from tests.programs import need
 from training.baseline import measure_baseline
 from training.baseline_file import write_baseline
 from training.certificate import synthetic_images
@@ -49,6 +52,14 @@ def torchserve(archive, tmp_path_factory) -> Iterator[Service]:
         yield Service(server)
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="module")
+def prometheus(torchserve, tmp_path_factory) -> Iterator[Prometheus]:
+    """A real Prometheus beside that server."""
+    need("prometheus")
+    with own_prometheus(tmp_path_factory.mktemp("prometheus"), torchserve.server) as url:
+        yield Prometheus(url)
 
 
 @pytest.fixture(scope="session")
