@@ -10,4 +10,4 @@ def need(program: str) -> None:
     if shutil.which(program) is None:
         if os.environ.get("CI"):
             pytest.fail(f"{program} is missing: .ci/run installs it")
-        pytest.skip(f"{program} is not installed: apt-get install prometheus")
+        pytest.skip(f"{program} is not installed: apt-get install prometheus prometheus-alertmanager")

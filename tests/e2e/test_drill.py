@@ -1,8 +1,5 @@
 """A short drill with real programs: a cause reaches the webhook by its alert and by no other, and its end does too."""
 
-import os
-import shutil
-
 import numpy as np
 import pytest
 
@@ -12,6 +9,7 @@ from drill.shortening import Shortening
 from drill.site import run_site
 from monitoring.errors import ProgramMissing
 from tests.e2e.tiny import copy_handler, tiny_archive
+from tests.programs import need
 
 # A worker is there within 20 s even on a busy machine.
 QUICK = Shortening(divisor=60, shortest_window_s=15, shortest_for_s=20)
@@ -19,11 +17,8 @@ QUICK = Shortening(divisor=60, shortest_window_s=15, shortest_for_s=20)
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    for program in ("prometheus", "prometheus-alertmanager"):
-        if shutil.which(program) is None:
-            if os.environ.get("CI"):
-                pytest.fail(f"{program} is missing: .ci/run installs it")
-            pytest.skip(f"{program} is not installed: apt-get install prometheus prometheus-alertmanager")
+    need("prometheus")
+    need("amtool")  # beside Alertmanager, whose own name differs
     folder = tmp_path_factory.mktemp("drill")
     archive = tiny_archive(folder / "tiny", "1.0", 1, copy_handler(folder / "handler"))
     images = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
