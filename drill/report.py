@@ -34,6 +34,8 @@ the slow one, which comes when the fast one ends.
 
 ## What the alerts said
 
+Windows that they name are the real ones.
+
 """
 
 
