@@ -26,8 +26,8 @@ from training.baseline_file import read_baseline  # noqa: E402
 from training.command import run_stage  # noqa: E402
 from training.corruptions import corrupt  # noqa: E402
 from training.data import DATA_FILE, load_dataset  # noqa: E402
+from training.digest import digest_file  # noqa: E402
 from training.errors import TrainingError  # noqa: E402
-from training.evaluate import digest_file  # noqa: E402
 from training.model import Classifier  # noqa: E402
 from training.weights import WEIGHTS_FILE, load_classifier  # noqa: E402
 

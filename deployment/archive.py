@@ -18,8 +18,9 @@ import orjson
 from client.inference import MODEL_NAME
 from deployment.certificate import Certificate
 from deployment.errors import ArchiveRefused
-from launcher.archives import check_archive, digest_file
+from launcher.archives import check_archive
 from launcher.errors import ArchiveUnusable
+from training.digest import digest_file
 
 MAX_BYTES = 1 << 30  # unpacked; weights of this kind of network are some MB
 # TorchServe reads versions from URLs and writes them into metrics, whose lines end at some other characters.

@@ -8,8 +8,8 @@ from client.errors import ModelNotFound
 from client.management import ManagementClient, ModelVersion
 from deployment.errors import DeploymentFailed, NotDrained
 from deployment.versions import drain, remove
-from launcher.archives import digest_file
 from launcher.serving import ServedVersion, Serving, Underway, read_serving, write_serving
+from training.digest import digest_file
 
 
 def describe_served(management: ManagementClient) -> tuple[str | None, list[ModelVersion]]:

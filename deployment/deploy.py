@@ -18,10 +18,10 @@ from deployment.steps import Steps
 from deployment.target import Target
 from deployment.versions import SETTLE_S, drain, remove, wait_until_ready
 from deployment.watch import watch
-from launcher.archives import digest_file
 from launcher.serving import ServedVersion, Serving, Underway, forget_serving, read_serving, write_serving
 from training.archive import normalise, record_digest
 from training.atomic_write import atomic_write, remove_leftovers
+from training.digest import digest_file
 from training.errors import ExportRefused
 
 _HISTORY = 50  # defaults that are remembered

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from deployment.errors import ArchiveRefused, RegistryUnusable
-from launcher.archives import digest_file
+from training.digest import digest_file
 from training.errors import TrackingError
 from training.tracking_store import first_contact, import_mlflow, store_errors
 

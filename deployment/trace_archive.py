@@ -14,8 +14,8 @@ from typing import Any
 import orjson
 
 from deployment.errors import NothingToTrace
-from launcher.archives import digest_file
 from launcher.serving import read_serving
+from training.digest import digest_file
 
 _MANIFEST = "MAR-INF/MANIFEST.json"
 _METADATA = "/extra/metadata.json"  # in the TorchScript file, under a folder of any name

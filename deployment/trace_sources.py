@@ -11,7 +11,7 @@ from client.errors import CifarError, ServerUnreachable
 from client.inference import MODEL_NAME
 from client.management import ManagementClient
 from deployment.trace_archive import TracedArchive
-from launcher.archives import digest_file
+from training.digest import digest_file
 from training.errors import TrackingError, WeightsError
 from training.json_file import read_json
 from training.tracking_store import first_contact, import_mlflow, store_address, store_errors

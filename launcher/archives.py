@@ -1,6 +1,5 @@
 """Checks the model store before the server sees it: TorchServe starts with a damaged archive and serves nothing."""
 
-import hashlib
 import json
 import zipfile
 import zlib
@@ -10,6 +9,7 @@ from pathlib import Path
 from client.inference import MODEL_NAME
 from launcher.errors import ArchiveUnusable
 from launcher.serving import ServedVersion
+from training.digest import digest_file
 
 _MANIFEST = "MAR-INF/MANIFEST.json"
 
@@ -58,12 +58,6 @@ def check_deployed(store: Path, versions: Iterable[ServedVersion]) -> None:
                 f"deployed one {served.sha256}. Restore it, and deploy what is there now under a version of its own; "
                 f"or go on without what was deployed: cifar up {MODEL_NAME}=ARCHIVE"
             )
-
-
-def digest_file(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal digits; raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_archive(archive: Path) -> None:

@@ -1,6 +1,5 @@
 """Evaluation on the test images, which no choice was made on. The stage `evaluate`."""
 
-import hashlib
 import math
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -21,6 +20,7 @@ from training.calibration import ReliabilityBin, expected_calibration_error, rel
 from training.command import console, run_stage
 from training.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from training.data import DATA_FILE, load_dataset
+from training.digest import digest_file
 from training.errors import TrainingError, WeightsError
 from training.evaluation_tables import write_confusion, write_corruptions, write_reliability
 from training.json_file import read_json, write_json
@@ -193,12 +193,6 @@ def wilson_interval(right: int, count: int) -> tuple[float, float]:
     centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
     half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     return max(0.0, centre - half), min(1.0, centre + half)  # rounding may step over the ends
-
-
-def digest_file(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_evaluation(weights: Path) -> dict[str, Any] | None:

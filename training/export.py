@@ -21,8 +21,9 @@ from training.baseline_file import read_baseline
 from training.certificate import CERTIFICATE_NAME, synthetic_images, write_certificate
 from training.command import console, run_stage
 from training.data import DATA_FILE, load_dataset
+from training.digest import digest_file
 from training.errors import ExportRefused, ParameterError
-from training.evaluate import digest_file, read_evaluation
+from training.evaluate import read_evaluation
 from training.gate import GateParams, pass_gate
 from training.labels import class_names
 from training.model import EVALUATION_BATCH, Classifier

@@ -8,8 +8,9 @@ from typing import Any
 import orjson
 import torch
 
+from training.digest import digest_file
 from training.errors import RegistrationRefused
-from training.evaluate import EVALUATION_NAME, digest_file
+from training.evaluate import EVALUATION_NAME
 from training.export import METADATA_NAME
 from training.json_file import read_json
 from training.weights import RECORD_NAME, read_record

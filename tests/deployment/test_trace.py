@@ -27,7 +27,7 @@ from launcher.serving import ServedVersion, Serving, read_serving, write_serving
 from tests.client.conftest import FakeServer, Reply
 from training.archive import normalise
 from training.certificate import synthetic_images
-from training.evaluate import digest_file
+from training.digest import digest_file
 from training.export import describe, export
 from training.labels import class_names
 from training.model import ModelParams, build_classifier

@@ -14,10 +14,10 @@ from deployment.differences import find_differences
 from deployment.errors import DeploymentFailed, NotDrained
 from deployment.version_status import read_status
 from deployment.versions import drain, remove, wait_until_ready
-from launcher.archives import digest_file
 from launcher.serving import ServedVersion, Serving, Underway, write_serving
 from tests.client.conftest import FakeServer, Reply, Request
 from tests.client.test_management import VERSION
+from training.digest import digest_file
 
 GONE = Reply(404, b'{"code": 404, "type": "ModelVersionNotFoundException", "message": "no version 1.0"}')
 FAILED = Reply(500, b'{"code": 500, "type": "InternalServerException", "message": "Timed out"}')

@@ -16,7 +16,8 @@ from tests.programs import need
 from training.baseline import measure_baseline
 from training.baseline_file import write_baseline
 from training.certificate import synthetic_images
-from training.evaluate import digest_file, predict_probabilities
+from training.digest import digest_file
+from training.evaluate import predict_probabilities
 from training.labels import class_names
 from training.model import ModelParams, build_classifier
 from training.weights import save_weights

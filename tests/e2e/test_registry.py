@@ -154,7 +154,7 @@ def test_a_changed_file_is_refused_with_the_reason_and_not_tried_again(site, cap
 
 def is_of(path: Path, version: int) -> bool:
     """Tell whether a file in MLflow's store is the TorchScript file of a version."""
-    from training.evaluate import digest_file
+    from training.digest import digest_file
 
     return bool(digest_file(path) == client().get_model_version("cifar", str(version)).tags["model_digest"])
 

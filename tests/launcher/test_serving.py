@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from launcher.archives import check_deployed, digest_file
+from launcher.archives import check_deployed
 from launcher.errors import ArchiveUnusable, ServingUnusable
 from launcher.serving import (
     ServedVersion,
@@ -14,6 +14,7 @@ from launcher.serving import (
     store_lock,
     write_serving,
 )
+from training.digest import digest_file
 
 ONE = ServedVersion("1.0", "cifar-1.0.mar", "a" * 64)
 TWO = ServedVersion("2.0", "cifar-2.0.mar", "b" * 64, "2026-11-23T12:00:00+00:00", "models:/cifar/7", 3)

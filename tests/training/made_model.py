@@ -4,7 +4,7 @@ import orjson
 import torch
 
 from training.certificate import synthetic_images
-from training.evaluate import digest_file
+from training.digest import digest_file
 from training.export import describe, export
 from training.model import ModelParams, build_classifier
 from training.weights import plain_values, save_weights

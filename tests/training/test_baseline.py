@@ -11,7 +11,7 @@ from histogram import Histogram
 from input_statistics import STATISTICS, describe_picture
 from training.baseline import measure_baseline
 from training.baseline_file import BASELINE_NAME, read_baseline, write_baseline
-from training.evaluate import digest_file
+from training.digest import digest_file
 from training.labels import class_names
 from training.weights import read_record
 

@@ -15,10 +15,10 @@ from training.calibration import expected_calibration_error
 from training.command import console
 from training.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from training.data import save_dataset
+from training.digest import digest_file
 from training.errors import ParameterError, TrainingError, WeightsError
 from training.evaluate import (
     HEADLINES,
-    digest_file,
     evaluate,
     main,
     measure_corruptions,

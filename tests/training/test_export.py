@@ -8,8 +8,8 @@ import torch
 from training.baseline_file import write_baseline
 from training.certificate import synthetic_images
 from training.data import save_dataset
+from training.digest import digest_file
 from training.errors import ExportRefused, GateClosed, ParameterError
-from training.evaluate import digest_file
 from training.export import describe, export, largest_difference, main
 from training.model import ModelParams, build_classifier
 from training.weights import save_weights

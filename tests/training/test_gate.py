@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from training.digest import digest_file
 from training.errors import GateClosed, ParameterError
-from training.evaluate import digest_file
 from training.gate import GateParams, pass_gate
 from training.json_file import write_json
 from training.labels import class_names

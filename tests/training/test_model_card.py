@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from training.corruptions import CORRUPTIONS
+from training.digest import digest_file
 from training.errors import WeightsError
-from training.evaluate import digest_file
 from training.json_file import read_json, write_json
 from training.labels import class_names
 from training.model import ModelParams, build_classifier

@@ -16,8 +16,8 @@ import torch
 
 from tests.training.made_model import PARAMS, make_model, write
 from training.certificate import synthetic_images
+from training.digest import digest_file
 from training.errors import RegistrationRefused
-from training.evaluate import digest_file
 from training.model import build_classifier
 from training.register import main
 from training.tracking import TrackedRun
