@@ -190,6 +190,8 @@ def template(tmp_path_factory, session_store):
     save_weights(build_classifier(PARAMS).network.state_dict(), chain.weights)
     parameters = {"model": plain_values(PARAMS), "train": TRAIN}
     with tracking_in(chain.root):
+        for model in chain.client.search_registered_models():  # of other tests, which use the same store
+            chain.client.delete_registered_model(model.name)
         with TrackedRun() as run:
             run.log_params({f"{part}.{key}": value for part in parameters for key, value in parameters[part].items()})
             run.set_tags({"git_commit": head, "data_digest": DATA})
