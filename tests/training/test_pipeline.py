@@ -217,7 +217,7 @@ def test_second_repro_runs_nothing(first_run):
 
 def test_python_bytecode_in_the_handler_folder_is_no_change(project):
     cache = project.root / "handler/__pycache__"
-    cache.mkdir()
+    cache.mkdir(exist_ok=True)  # the stage `evaluate` imports from there
     (cache / "pixels.cpython-311.pyc").write_bytes(b"bytecode")
     assert project.dvc_json("status") == {}
 
