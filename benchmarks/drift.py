@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # instead of this folder: its modules are called like the packages
 sys.path.insert(1, str(ROOT / "handler"))
 
-from benchmarks.drift_scores import Images, Pool, count_pictures, read_thresholds, score_windows  # noqa: E402
+from benchmarks.drift_scores import Pool, count_pictures, read_thresholds, score_windows  # noqa: E402
 from training.atomic_write import atomic_write  # noqa: E402
 from training.baseline_file import read_baseline  # noqa: E402
 from training.command import run_stage  # noqa: E402
@@ -64,7 +64,9 @@ def main(
     compared = int(thresholds["threshold:cifar_version_images:count"])
     distances = _compare_versions(clean, other, compared, generator)
     delays = {
-        (name, strength): _measure_delays(classifier, images, (name, strength), baseline, limits, generator)
+        (name, strength): _measure_delays(
+            clean, count_pictures(classifier, corrupt(images, name, strength, 0)), baseline, limits, generator
+        )
         for name, strength in track([(name, strength) for name in CORRUPTIONS for strength in STRENGTHS], "corruptions")
     }
     limit = thresholds["threshold:cifar_disagreement:distance"]
@@ -109,16 +111,10 @@ def _compare_versions(one: Pool, two: Pool, images: int, generator: np.random.Ge
 
 
 def _measure_delays(
-    classifier: Classifier,
-    images: Images,
-    corruption: tuple[str, int],
-    baseline: Any,
-    limits: dict[str, float],
-    generator: np.random.Generator,
+    clean: Pool, spoilt: Pool, baseline: Any, limits: dict[str, float], generator: np.random.Generator
 ) -> dict[str, NDArray[np.float64]]:
     """Return, by alert, the seconds from the first corrupted picture until it fires; infinity where it does not."""
-    clean, spoilt = count_pictures(classifier, images), count_pictures(classifier, corrupt(images, *corruption, 0))
-    pool, count = clean.join(spoilt), len(images)
+    pool, count = clean.join(spoilt), len(clean.confidences)
     after = np.arange(STEP_S, 2 * WINDOW_S + 1, STEP_S)
     found: dict[str, list[float]] = {alert: [] for alert in limits}
     for _ in range(ONSETS):  # one image a second

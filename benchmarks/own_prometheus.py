@@ -1,16 +1,16 @@
 """A Prometheus beside a benchmark's own server, with the project's configuration and rules, that looks every second."""
 
 import json
-import subprocess
-import time
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import requests
-
 from benchmarks.own_server import find_free_port
 from launcher.server import ROOT, TorchServe
+from monitoring.daemons import end, spawn, wait_until_ready
+from monitoring.errors import MonitorFailed
+from monitoring.programs import Program
 from training.errors import TrainingError
 
 _START_TIMEOUT_S = 60.0
@@ -28,20 +28,26 @@ def own_prometheus(folder: Path, server: TorchServe) -> Iterator[str]:
     targets.write_text(json.dumps([{"targets": [server.addresses.metrics.removeprefix("http://")]}]))
     config = folder / "prometheus.yml"
     config.write_text(_configuration(targets, server.model_store))
-    address = f"127.0.0.1:{find_free_port()}"
-    command = ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder}/data"]
-    log = folder / "log"
+    found = shutil.which("prometheus")
+    if found is None:
+        raise TrainingError("prometheus is not installed: apt-get install prometheus")
+    port = find_free_port()
+    command = (
+        found,
+        f"--config.file={config}",
+        f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address=127.0.0.1:{port}",
+    )
+    program = Program("Prometheus", ("127.0.0.1", port), command, folder / "log")
+    started = spawn(program)
     try:
-        with log.open("wb") as written:
-            process = subprocess.Popen([*command, f"--web.listen-address={address}"], stdout=written, stderr=written)
-    except FileNotFoundError:
-        raise TrainingError("prometheus is not installed: apt-get install prometheus") from None
-    try:
-        _wait_until_ready(f"http://{address}", process, log)
-        yield f"http://{address}"
+        try:
+            wait_until_ready(program, started, _START_TIMEOUT_S)
+        except MonitorFailed as error:
+            raise TrainingError(str(error)) from None
+        yield program.url
     finally:
-        process.terminate()
-        process.wait(30)
+        end([started])
 
 
 def _configuration(targets: Path, store: Path) -> str:
@@ -56,15 +62,3 @@ def _configuration(targets: Path, store: Path) -> str:
             raise TrainingError(f"prometheus.yml has no {own!r} to be replaced; mend {Path(__file__).name}")
         text = text.replace(own, ours)
     return text
-
-
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + _START_TIMEOUT_S
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            if requests.get(f"{url}/-/ready", timeout=5).ok:
-                return
-        except requests.ConnectionError:
-            pass
-        time.sleep(0.1)
-    raise TrainingError(f"prometheus did not start:\n{log.read_text(encoding='utf-8', errors='replace')}")
