@@ -171,7 +171,7 @@ def _report_delays(delays: dict[tuple[str, int], dict[str, NDArray[np.float64]]]
         "## Seconds until a corruption is told",
         "",
         f"From the first corrupted picture, when from then on all are, after {WINDOW_S // 60} minutes of clean ones, "
-        f"at one image a second: median (longest) of {ONSETS} onsets. what takes time is the window filling up, so "
+        f"at one image a second: median (longest) of {ONSETS} onsets. What takes time is the window filling up, so "
         "more traffic does not make it shorter. Scrapes (5 s) and Alertmanager's `group_wait` come on top. "
         f"–: not within {2 * WINDOW_S // 60} minutes. Strengths are those of training/corruptions.py.",
         "",
