@@ -115,8 +115,8 @@ def read_serving(store: Path) -> Serving | None:
 
 def write_serving(store: Path, serving: Serving) -> None:
     """Remember what should run; raises OSError where the disk is full, and then the file is as before."""
+    tell_prometheus(store, serving)  # first: where this fails, nothing has changed that anybody acts on
     _write(store / SERVING_NAME, asdict(serving))
-    tell_prometheus(store, serving)
 
 
 def tell_prometheus(store: Path, serving: Serving) -> None:
@@ -161,8 +161,11 @@ def _text(holds: bool) -> str:
 
 def _write(path: Path, content: Any) -> None:
     remove_leftovers(path)  # of a process that was killed; whoever writes holds the lock
+    document = orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    if path.is_file() and path.read_bytes() == document:  # `cifar up` wants no space on the disk for what is there
+        return
     with atomic_write(path) as temporary:
-        temporary.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        temporary.write_bytes(document)
 
 
 def _parse(content: dict[str, Any]) -> Serving:

@@ -12,6 +12,7 @@ from launcher.serving import (
     forget_serving,
     read_serving,
     store_lock,
+    tell_prometheus,
     write_serving,
 )
 from training.digest import digest_file
@@ -92,6 +93,27 @@ def test_a_failing_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch):
         write_serving(tmp_path, Serving("1.0", (ONE,)))
     assert read_serving(tmp_path) == SERVING
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deployed.json", "serving.json"]
+
+
+def test_where_prometheus_cannot_be_told_nothing_has_changed(tmp_path):
+    write_serving(tmp_path, SERVING)
+    (tmp_path / "deployed.json").unlink()
+    (tmp_path / "deployed.json").mkdir()
+    with pytest.raises(OSError, match=r"deployed\.json"):
+        write_serving(tmp_path, Serving("1.0", (ONE,)))
+    assert read_serving(tmp_path) == SERVING
+
+
+def test_what_is_there_already_is_not_written_again(tmp_path, monkeypatch):
+    write_serving(tmp_path, SERVING)
+
+    def fail(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("training.atomic_write.os.fsync", fail)
+    tell_prometheus(tmp_path, SERVING)
+    with pytest.raises(OSError, match="No space left"):
+        tell_prometheus(tmp_path, Serving("1.0", (ONE,)))
 
 
 def test_deployed_archives_are_known_by_their_digest(tmp_path):
