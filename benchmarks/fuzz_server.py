@@ -38,10 +38,10 @@ sys.path.insert(0, str(ROOT / "handler"))
 
 from bad_input import STATUS_OF_CODE  # noqa: E402
 from benchmarks.fuzz_bodies import MAX_REQUEST_BYTES, Request, good_requests, make_bad_request  # noqa: E402
-from client.inference import DEFAULT_URL  # noqa: E402
+from client.management import ManagementClient  # noqa: E402
+from client.options import ManagementUrlOption, UrlOption  # noqa: E402
 from training.command import run_stage  # noqa: E402
 
-DEFAULT_MANAGEMENT_URL = "http://127.0.0.1:8081"
 FINDINGS = Path(tempfile.gettempdir()) / "cifar-fuzz"
 CONNECTIONS = 16
 MAX_GROWTH = 0.05  # of a worker's memory, over the last half of a run
@@ -63,10 +63,10 @@ _MEMORY_SAMPLES = 200
 
 
 def main(
+    url: UrlOption,
+    management_url: ManagementUrlOption,
     count: Annotated[int, typer.Option("--requests", help="how many to send", min=1)] = 20_000,
     seed: Annotated[int, typer.Option(help="names the run: the same seed sends the same requests")] = 1,
-    url: Annotated[str, typer.Option(help="where the server answers predictions")] = DEFAULT_URL,
-    management_url: Annotated[str, typer.Option(help="where it lists its workers")] = DEFAULT_MANAGEMENT_URL,
     limit_s: Annotated[float, typer.Option(help="seconds after which the run ends, unfinished")] = 1800.0,
     findings: Annotated[Path, typer.Option(help="where offending bodies go")] = FINDINGS,
     strict: Annotated[bool, typer.Option("--strict", help="fail on TorchServe's own 500 to broken forms too")] = False,
@@ -380,9 +380,8 @@ def _alike(one: Any, other: Any) -> bool:
 
 def worker_pids(management_url: str) -> list[int]:
     """Ask the management API for the process ids of the default version's workers."""
-    with _session() as session:
-        described = session.get(f"{management_url}/models/cifar", timeout=10).json()[0]
-    return sorted(worker["pid"] for worker in described["workers"])
+    with ManagementClient(management_url) as management:
+        return sorted(worker.pid for worker in management.describe().workers if worker.pid is not None)
 
 
 class Workers:

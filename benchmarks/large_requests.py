@@ -21,12 +21,13 @@ from rich.table import Table
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # instead of this folder: its modules are called like the packages
 
-from client.inference import DEFAULT_URL, InferenceClient  # noqa: E402
+from client.inference import InferenceClient  # noqa: E402
+from client.options import UrlOption  # noqa: E402
 from training.command import run_stage  # noqa: E402
 
 
 def main(
-    url: Annotated[str, typer.Option(help="where the server listens")] = DEFAULT_URL,
+    url: UrlOption,
     large: Annotated[int, typer.Option(help="clients that send 256 images a request")] = 4,
     rounds: Annotated[int, typer.Option(help="pairs of measurements")] = 5,
     seconds: Annotated[float, typer.Option(help="length of each measurement")] = 4.0,

@@ -1,24 +1,41 @@
-"""A configuration for a server of a benchmark's own: another may be running on the usual ports."""
+"""A configuration for a server of a benchmark's or a test's own: another may be running on the usual ports."""
 
 import re
 import socket
 from pathlib import Path
 
-from launcher.server import CONFIG
+from client.addresses import CONFIG
+
+_PORTS = ("8080", "8082", "7070", "7071")
+_SOCKET = "unix:$$PWD$$/management.sock"
 
 
 def write_free_config(folder: Path) -> Path:
-    """Write config.properties with ports that nobody uses into a folder."""
+    """Write config.properties with ports that nobody uses, and the management API's socket, into a folder."""
     text = CONFIG.read_text(encoding="utf-8")
-    for port in ("8080", "8081", "8082", "7070", "7071"):
-        text = re.sub(rf"([:=]){port}$", rf"\g<1>{find_free_port()}", text, flags=re.MULTILINE)
+    for port, free in zip(_PORTS, find_free_ports(len(_PORTS)), strict=True):
+        text, found = re.subn(rf"([:=]){port}$", rf"\g<1>{free}", text, flags=re.MULTILINE)
+        if found != 1:
+            raise ValueError(f"{CONFIG} names the port {port} {found} times; expected once")
+    if text.count(_SOCKET) != 1:
+        raise ValueError(f"{CONFIG} has no {_SOCKET}; mend {Path(__file__).name}")
     config = folder / "config.properties"
-    config.write_text(text, encoding="utf-8")
+    config.write_text(text.replace(_SOCKET, f"unix:{folder.resolve()}/management.sock"), encoding="utf-8")
     return config
+
+
+def find_free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on; all are held open at once, so that they differ."""
+    probes = [socket.socket() for _ in range(count)]
+    try:
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+    finally:
+        for probe in probes:
+            probe.close()
 
 
 def find_free_port() -> int:
     """Return a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return find_free_ports(1)[0]

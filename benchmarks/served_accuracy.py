@@ -18,7 +18,8 @@ from rich.progress import track
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)  # instead of this folder: its modules are called like the packages
 
-from client.inference import DEFAULT_URL, InferenceClient  # noqa: E402
+from client.inference import InferenceClient  # noqa: E402
+from client.options import UrlOption  # noqa: E402
 from training.command import run_stage  # noqa: E402
 from training.data import DATA_FILE, load_dataset  # noqa: E402
 from training.evaluate import predict_probabilities, read_evaluation  # noqa: E402
@@ -29,7 +30,7 @@ _REQUEST_IMAGES = 100
 
 
 def main(
-    url: Annotated[str, typer.Option(help="where the server listens")] = DEFAULT_URL,
+    url: UrlOption,
     weights: Annotated[Path, typer.Option(help="the weights that it serves")] = PRETRAINED,
     data: Annotated[Path, typer.Option(help="the prepared data set")] = DATA_FILE,
 ) -> None:

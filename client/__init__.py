@@ -2,6 +2,7 @@
 
 from client.errors import (
     CifarError,
+    ConfigUnusable,
     InputUnreadable,
     ModelNotFound,
     RequestRefused,
@@ -18,6 +19,7 @@ from client.management import ManagementClient, ModelVersion, Worker
 __all__ = [
     "Answer",
     "CifarError",
+    "ConfigUnusable",
     "Guess",
     "InferenceClient",
     "InputUnreadable",

@@ -16,8 +16,8 @@ from rich.text import Text
 
 from client.connection import DEFAULT_TIMEOUT_S
 from client.errors import CifarError, InputUnreadable, ModelNotFound, RequestRefused, TokenRefused
-from client.inference import DEFAULT_URL, InferenceClient, Prediction
-from client.options import check_url_option
+from client.inference import InferenceClient, Prediction
+from client.options import UrlOption
 from client.pictures import PictureFile, Pixels, list_files, open_input
 from client.samples import SampleSource, choose_samples
 from deployment.commands import deploy, follow, rollback, scale, undeploy
@@ -87,6 +87,7 @@ def _cifar() -> None:
 
 @app.command()
 def predict(
+    url: UrlOption,
     files: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -95,7 +96,6 @@ def predict(
     ] = None,
     version: Annotated[str | None, typer.Option(help="Model version to ask; the server's default if left out.")] = None,
     top_k: Annotated[int | None, typer.Option(min=1, max=10, help="Guesses to tell for each image.")] = None,
-    url: Annotated[str, typer.Option(callback=check_url_option, help="Where the server listens.")] = DEFAULT_URL,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
     samples: Annotated[
         SampleSource, typer.Option(help="Without files: which ten images to send. test-set may download 170 MB.")

@@ -9,8 +9,9 @@ import orjson
 import requests
 
 from client.errors import ServerUnreachable, TokenRefused
+from client.sessions import open_session
 from client.tokens import Tokens, variable
-from client.urls import check_url, is_loopback
+from client.urls import check_url
 
 DEFAULT_TIMEOUT_S = 30.0
 _ATTEMPTS = 3  # with a token; two clients that renew it at the same time each make the other's invalid
@@ -20,7 +21,7 @@ class Connection:
     """Sends requests, and turns every way of getting no answer into ServerUnreachable.
 
     Args:
-        url: the base URL, such as http://127.0.0.1:8080.
+        url: the base URL, such as http://127.0.0.1:8080, or `unix:` and the path of a Unix socket.
         tokens: what to show a server that asks for it.
         timeout_s: bounds the wait for a connection, and each wait for data; every request has it for itself.
     """
@@ -29,9 +30,7 @@ class Connection:
         self.url = check_url(url)
         self.timeout_s = timeout_s
         self._tokens = tokens
-        self._session = requests.Session()
-        # requests would send even 127.0.0.1 through the proxy that the environment names, where nobody serves it.
-        self._session.trust_env = not is_loopback(self.url)
+        self._session, self._base = open_session(self.url)
 
     def __enter__(self) -> Self:
         return self
@@ -72,7 +71,7 @@ class Connection:
         try:
             return self._session.request(
                 method,
-                self.url + path,
+                self._base + path,
                 data=body,
                 headers={"Accept": "application/json"} | headers,
                 params=query,
@@ -110,8 +109,10 @@ def _say_why(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         match cause:
-            case ConnectionRefusedError():
+            case ConnectionRefusedError() | FileNotFoundError():  # no file: a Unix socket, which goes with its server
                 return "nothing listens there"
+            case PermissionError():
+                return "only the owner of that socket may connect to it, and this is another user"
             case socket.gaierror():
                 return "the host name is unknown"
             case ConnectionResetError() | BrokenPipeError() | http.client.IncompleteRead():

@@ -1,6 +1,7 @@
 """Everything that the client raises on purpose.
 
     CifarError
+    ├── ConfigUnusable         config.properties is missing, or an address in it cannot be used
     ├── InputUnreadable        a local file or sample cannot be sent
     ├── ServerUnreachable      nobody answers: refused, timed out, closed in mid-answer
     ├── RequestRefused         4xx: this request is at fault, the next may be fine
@@ -17,6 +18,10 @@ The text of each is a sentence for the person at the terminal: what happened, an
 
 class CifarError(Exception):
     """The root: catch this one to catch them all."""
+
+
+class ConfigUnusable(CifarError):
+    """The configuration cannot be read, or an address in it cannot be used."""
 
 
 class InputUnreadable(CifarError):

@@ -10,11 +10,11 @@ import orjson
 import requests
 from numpy.typing import NDArray
 
+from client.addresses import own_addresses
 from client.connection import DEFAULT_TIMEOUT_S, Connection, excerpt, read_json
 from client.errors import ModelNotFound, RequestRefused, ServerError, UnexpectedAnswer
 from client.tokens import Tokens, find_tokens
 
-DEFAULT_URL = "http://127.0.0.1:8080"
 IMAGE_SHAPE = (32, 32, 3)
 MODEL_NAME = "cifar"
 
@@ -63,12 +63,14 @@ class InferenceClient(Connection):
             client.predict(Path("cat.png").read_bytes())    # a PNG or JPEG file
             client.predict(images, top_k=3, version="1.1")
 
-    `timeout_s` bounds the wait for a connection, and each wait for data; every request has it for itself.
+    `url` is by default that of this checkout's server. `timeout_s` bounds the wait for a connection, and each wait for
+    data; every request has it for itself.
     """
 
     def __init__(
-        self, url: str = DEFAULT_URL, timeout_s: float = DEFAULT_TIMEOUT_S, tokens: Tokens | None = None
+        self, url: str | None = None, timeout_s: float = DEFAULT_TIMEOUT_S, tokens: Tokens | None = None
     ) -> None:
+        url = url or own_addresses().inference
         super().__init__(url, tokens or find_tokens("inference", url), timeout_s)
 
     def predict(

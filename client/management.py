@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import requests
 
+from client.addresses import own_addresses
 from client.connection import DEFAULT_TIMEOUT_S, Connection, excerpt, read_json
 from client.errors import (
     ModelNotFound,
@@ -24,7 +25,7 @@ from client.errors import (
     VersionIsDefault,
 )
 from client.inference import MODEL_NAME
-from client.tokens import DEFAULT_MANAGEMENT_URL, Tokens, find_tokens
+from client.tokens import Tokens, find_tokens
 
 _ATTEMPTS = 3
 _PAUSE_S = 0.5
@@ -98,7 +99,7 @@ class ManagementClient(Connection):
             management.unregister("1.0")
 
     Args:
-        url: where the management API listens.
+        url: where the management API listens, or `unix:` and the path of its socket; None: of this checkout's server.
         model: the model's name.
         timeout_s: bounds each wait for the server.
         tokens: what to show a server that asks for it.
@@ -110,12 +111,13 @@ class ManagementClient(Connection):
 
     def __init__(
         self,
-        url: str = DEFAULT_MANAGEMENT_URL,
+        url: str | None = None,
         model: str = MODEL_NAME,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         tokens: Tokens | None = None,
         attempts: int = _ATTEMPTS,
     ) -> None:
+        url = url or own_addresses().management
         super().__init__(url, tokens or find_tokens("management", url, url), timeout_s)
         self.model = model
         self._attempts = attempts
@@ -140,9 +142,9 @@ class ManagementClient(Connection):
         """Describe one version; the default one if None."""
         return self._describe(self._path(version))[0]
 
-    def describe_all(self) -> list[ModelVersion]:
-        """Describe all versions."""
-        return self._describe(self._path() + "/all")
+    def describe_all(self, model: str | None = None) -> list[ModelVersion]:
+        """Describe all versions, of another model where one is named."""
+        return self._describe(f"/models/{quote(model or self.model, safe='')}/all")
 
     def customized(self, version: str | None = None) -> dict[str, Any]:
         """Ask the handler what it says of its model: it answers as a prediction would be answered, through the queue.

@@ -11,19 +11,18 @@ from typing import Literal
 import orjson
 import requests
 
+from client.addresses import ROOT, own_addresses
+from client.sessions import open_session
 from client.urls import is_loopback
 
-DEFAULT_MANAGEMENT_URL = "http://127.0.0.1:8081"
-KEY_FILE = Path(__file__).resolve().parent.parent / "run" / "key_file.json"  # of a server that `cifar up` started
+KEY_FILE = ROOT / "run" / "key_file.json"  # of a server that `cifar up` started
 
 Kind = Literal["inference", "management"]
 
 _TIMEOUT_S = 10.0
 
 
-def find_tokens(
-    kind: Kind, url: str, management_url: str = DEFAULT_MANAGEMENT_URL, key_file: Path | None = None
-) -> "Tokens":
+def find_tokens(kind: Kind, url: str, management_url: str | None = None, key_file: Path | None = None) -> "Tokens":
     """Return what the environment says to show the server at `url`.
 
     The variable CIFAR_INFERENCE_TOKEN or CIFAR_MANAGEMENT_TOKEN holds a token, CIFAR_KEY_FILE the path of a server's
@@ -46,7 +45,7 @@ class Tokens:
     Args:
         kind: which of the server's APIs is called.
         key_file: the server's key_file.json; it need not exist, as most servers ask for no token.
-        management_url: where a new token is asked for.
+        management_url: where a new token is asked for; None: of this checkout's server.
         given: a token, instead of the one in the file; nobody can renew it.
     """
 
@@ -54,7 +53,7 @@ class Tokens:
         self,
         kind: Kind,
         key_file: Path | None,
-        management_url: str = DEFAULT_MANAGEMENT_URL,
+        management_url: str | None = None,
         given: str | None = None,
     ) -> None:
         self.kind = kind
@@ -85,10 +84,10 @@ class Tokens:
     def _ask_for_another(self) -> bool:
         """Have the server write a new token into its file; it does not tell it in its answer."""
         try:
-            with requests.Session() as session:
-                session.trust_env = not is_loopback(self._management_url)  # as client/connection.py
+            session, base = open_session(self._management_url or own_addresses().management)
+            with session:
                 answer = session.get(
-                    f"{self._management_url}/token",
+                    f"{base}/token",
                     params={"type": self.kind},
                     headers={"Authorization": f"Bearer {self._read('API')}"},
                     timeout=_TIMEOUT_S,

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from client.addresses import CONFIG, read_addresses
 from deployment import deploy as deploying
 from deployment import follow as following
 from deployment import rollback as rolling_back
@@ -16,8 +17,7 @@ from deployment.deploy import Options
 from deployment.promote import from_registry, promote, record, try_tag
 from deployment.steps import Steps
 from deployment.target import Target
-from launcher.config import read_addresses
-from launcher.server import CONFIG, MODEL_STORE, RUN_DIR
+from launcher.server import MODEL_STORE, RUN_DIR
 
 ConfigOption = Annotated[Path, typer.Option(help="The server's config.properties, for its addresses.", dir_okay=False)]
 StoreOption = Annotated[Path, typer.Option(help="The server's model store.", file_okay=False)]

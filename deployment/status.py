@@ -12,34 +12,38 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from client.addresses import own_addresses
 from client.management import ManagementClient
-from client.options import check_url_option
-from client.tokens import DEFAULT_MANAGEMENT_URL
-from deployment.differences import find_differences
-from deployment.version_status import VersionStatus, read_status
-from launcher.server import MODEL_STORE
+from client.options import ManagementUrlOption
+from deployment.differences import find_differences, find_strangers
+from deployment.version_status import VersionStatus, read_status, read_strangers
+from launcher.server import MODEL_STORE, RUN_DIR
+from launcher.state import started_archives
 
 _DIGEST_DIGITS = 12  # as many as X-Model-Digest has
 _RUN_DIGITS = 8
 
 
 def status(
-    management_url: Annotated[
-        str, typer.Option(callback=check_url_option, help="Where the management API listens.")
-    ] = DEFAULT_MANAGEMENT_URL,
+    management_url: ManagementUrlOption,
     model_store: Annotated[
         Path | None,
         typer.Option(help="The server's model store, which remembers what should be served.", file_okay=False),
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Where `cifar up` remembers what it started the server with.", file_okay=False)
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
     """Show what a server serves; exit code 1 unless all of it is ready and is what was deployed."""
     # Of another server than that of this checkout, nothing is known here.
-    if model_store is None and management_url == DEFAULT_MANAGEMENT_URL:
-        model_store = MODEL_STORE
+    if management_url == own_addresses().management:
+        model_store, run_dir = model_store or MODEL_STORE, run_dir or RUN_DIR
     with ManagementClient(management_url) as management:
-        found = read_status(management)
-    differences = find_differences(found, model_store) if model_store is not None else []
+        found, strangers = read_status(management), read_strangers(management)
+    differences = find_strangers(strangers)
+    if model_store is not None:
+        differences += find_differences(found, model_store, started_archives(run_dir) if run_dir else None)
     if as_json:
         document = {"versions": [asdict(version) for version in found], "differences": differences}
         typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())

@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from client.addresses import own_addresses
 from client.inference import MODEL_NAME
-from client.options import check_url_option
-from client.tokens import DEFAULT_MANAGEMENT_URL
+from client.options import ManagementUrlOption
 from deployment.trace_archive import TracedArchive, find_digest, find_version, read_archive
 from deployment.trace_links import Evidence, Link, check_links, list_parameters
 from deployment.trace_sources import ask_mlflow, ask_server, find_weights
@@ -59,6 +59,7 @@ class Trace:
 
 
 def trace_command(
+    management_url: ManagementUrlOption,
     digest: Annotated[
         str | None,
         typer.Argument(help="X-Model-Digest of an answer; or a SHA-256 of an archive or of weights, 8 digits or more."),
@@ -67,9 +68,6 @@ def trace_command(
     archive: Annotated[Path | None, typer.Option(help="A file to trace, instead of one in the model store.")] = None,
     model_store: Annotated[Path, typer.Option(help="Folder of the archives.", file_okay=False)] = MODEL_STORE,
     checkout: Annotated[Path, typer.Option(help="Where weights and commits are looked for.", file_okay=False)] = ROOT,
-    management_url: Annotated[
-        str, typer.Option(callback=check_url_option, help="Where the management API listens, if a server runs.")
-    ] = DEFAULT_MANAGEMENT_URL,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
 ) -> None:
     """Trace a version back to its run, commit, data and parameters; exit code 1 if a link does not hold."""
@@ -87,7 +85,7 @@ def trace(
     archive: TracedArchive,
     store: Path = MODEL_STORE,
     checkout: Path = ROOT,
-    management_url: str = DEFAULT_MANAGEMENT_URL,
+    management_url: str | None = None,
 ) -> Trace:
     """Check every link between an archive and what it was made of; changes nothing, runs no code of the archive.
 
@@ -95,11 +93,12 @@ def trace(
         archive: from find_version, find_digest or read_archive (deployment/trace_archive.py).
         store: the model store, which remembers what was deployed.
         checkout: of the repository, for its commits and for the weights in it.
-        management_url: of the server that may be running.
+        management_url: of the server that may be running; None: of this checkout's.
 
     Raises:
         ServingUnusable: the store's serving.json cannot be read.
     """
+    management_url = management_url or own_addresses().management
     evidence = Evidence(
         archive=archive,
         store=store,

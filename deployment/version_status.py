@@ -42,6 +42,12 @@ def read_status(management: ManagementClient) -> list[VersionStatus]:
     return [_read_version(management, described, default) for described in management.describe_all()]
 
 
+def read_strangers(management: ManagementClient) -> list[ModelVersion]:
+    """Return the versions of every other model that the server has, under whatever name; raises CifarError."""
+    strangers = (name for name in management.list_models() if name != management.model)
+    return [version for name in strangers for version in management.describe_all(name)]
+
+
 def _read_version(management: ManagementClient, described: ModelVersion, default: str) -> VersionStatus:
     return VersionStatus(
         version=described.version,

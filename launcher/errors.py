@@ -1,7 +1,7 @@
 """Why a server could not be started or stopped.
 
 CifarError (client.errors)
-├── ConfigUnusable     config.properties is missing, or an address in it cannot be used
+├── ConfigUnusable     (client.errors) config.properties is missing, or an address in it cannot be used
 ├── ArchiveUnusable    the model store has no archive, or a damaged one
 ├── ServingUnusable    serving.json does not say what should run
 ├── JavaMissing        no Java of version 17 or newer, and none from PyPI either
@@ -10,10 +10,6 @@ CifarError (client.errors)
 """
 
 from client.errors import CifarError
-
-
-class ConfigUnusable(CifarError):
-    """The configuration cannot be read, or an address in it cannot be used."""
 
 
 class ArchiveUnusable(CifarError):

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.addresses import Addresses
 from client.connection import Connection
 from client.errors import CifarError, ServerUnreachable
 from client.inference import MODEL_NAME
 from client.management import ManagementClient
 from client.tokens import Tokens
-from launcher.config import Addresses
 
 _POLL_S = 0.1
 _TIMEOUT_S = 10.0  # for each answer

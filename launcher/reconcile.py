@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from client.addresses import Addresses
 from client.errors import ModelNotFound
 from client.management import ManagementClient
 from client.tokens import Tokens
-from launcher.config import Addresses
 from launcher.serving import Serving
 
 

@@ -10,20 +10,23 @@ from pathlib import Path
 
 import psutil
 
+from client.addresses import CONFIG as CONFIG
+from client.addresses import ROOT as ROOT
+from client.addresses import Addresses, read_addresses
+from client.errors import ConfigUnusable
 from launcher.archives import check_deployed, check_model_store
-from launcher.config import Addresses, read_addresses
-from launcher.errors import ConfigUnusable, StartFailed
+from launcher.errors import StartFailed
 from launcher.exclusive import exclusive
+from launcher.guard import check_guarded
 from launcher.java import find_java_home
+from launcher.management_socket import check_socket_free, remove_socket, write_server_config
 from launcher.ports import check_ports_free
 from launcher.readiness import NotReady, ReadyModel, wait_until_ready
 from launcher.reconcile import reconcile
 from launcher.serving import SERVING_NAME, Serving, forget_serving, read_serving, store_lock, tell_prometheus
 from launcher.state import RunState, find_server, read_state, write_state
 
-ROOT = Path(__file__).resolve().parent.parent
 RUN_DIR = ROOT / "run"
-CONFIG = ROOT / "config.properties"
 LOG_CONFIG = ROOT / "log4j2.xml"
 MODEL_STORE = ROOT / "model_store"
 
@@ -79,6 +82,7 @@ class TorchServe:
                 before goes on; the logs stay in the run folder.
         """
         addresses = self.addresses
+        check_guarded(addresses)
         serving = read_serving(self.model_store) if self.models is None else None
         if serving is not None and serving.default is None:
             serving = None
@@ -93,6 +97,8 @@ class TorchServe:
             else:
                 self._remove(state)  # what a server that crashed has left
                 check_ports_free(addresses.endpoints)
+                if addresses.management_socket is not None:
+                    check_socket_free(addresses.management_socket)
                 state = self._launch(find_java_home(), archives, models)
         find_failure = self._find_end if running else self._find_failed_load
         key_file = self.run_dir / "key_file.json"
@@ -155,6 +161,8 @@ class TorchServe:
     def _remove(self, state: RunState | None) -> None:
         if state is not None:
             self._end_processes(state)
+            if state.management_socket is not None:
+                remove_socket(Path(state.management_socket))
         shutil.rmtree(self.run_dir, ignore_errors=True)
 
     def _launch(self, java_home: Path, archives: list[Path], models: list[str] | None) -> RunState:
@@ -166,6 +174,8 @@ class TorchServe:
         (self.run_dir / LOG_CONFIG.name).symlink_to(LOG_CONFIG)
         # Not in the run folder: a path of a socket must be shorter than 108 bytes, a checkout's path may be longer.
         temp_dir = tempfile.mkdtemp(prefix="cifar-ts-")
+        management_socket = self.addresses.management_socket
+        config = write_server_config(self.config.resolve(), management_socket, Path(temp_dir))
         environment = os.environ | {
             "JAVA_HOME": str(java_home),
             "LOG_LOCATION": str(logs),
@@ -176,7 +186,7 @@ class TorchServe:
         }
         environment.pop("TS_CONFIG_FILE", None)  # it would beat --ts-config
         command = [sys.executable, "-m", "ts.model_server", "--start", "--ncs"]
-        command += ["--ts-config", str(self.config.resolve()), "--model-store", str(self.model_store.resolve())]
+        command += ["--ts-config", str(config), "--model-store", str(self.model_store.resolve())]
         command += ["--models", *models] if models else []
         with (logs / "console.log").open("wb") as console:
             subprocess.run(
@@ -186,6 +196,7 @@ class TorchServe:
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
+                umask=0o077,  # what it writes, and the socket of its management API, are for its owner
                 start_new_session=True,  # Ctrl-C in the terminal that ran `make up` is not for the server
                 check=False,
             )
@@ -197,6 +208,7 @@ class TorchServe:
                 temp_dir=temp_dir,
                 config=str(self.config.resolve()),
                 archives=_times_of_change(archives),
+                management_socket=str(management_socket) if management_socket else None,
             )
         except (OSError, ValueError, psutil.Error) as error:
             _clear(temp_dir)  # a Java whose process id could not be written may run

@@ -21,6 +21,7 @@ class RunState:
     temp_dir: str  # sockets, unpacked archives
     config: str  # the config.properties that it was started with
     archives: dict[str, int]  # what it was to load: absolute path to time of change, nanoseconds since 1970
+    management_socket: str | None = None  # of its management API; a server that is killed leaves it
 
 
 def read_state(run_dir: Path) -> RunState | None:
@@ -29,6 +30,12 @@ def read_state(run_dir: Path) -> RunState | None:
         return RunState(**json.loads((run_dir / _FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
+
+
+def started_archives(run_dir: Path) -> set[str] | None:
+    """Return the file names of the archives that the server of a run folder was started with; None: not known."""
+    state = read_state(run_dir)
+    return {Path(archive).name for archive in state.archives} if state is not None else None
 
 
 def write_state(run_dir: Path, state: RunState) -> None:

@@ -1,7 +1,6 @@
 """What the tests of this folder build and talk to: archives by the plain commands, a server on free ports."""
 
 import os
-import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,12 @@ from typing import Any
 
 import requests
 
-from launcher.server import CONFIG, ROOT, TorchServe
+from benchmarks.own_server import find_free_ports as free_ports
+from benchmarks.own_server import write_free_config as write_config
+from client.sessions import open_session
+from launcher.server import ROOT, TorchServe
+
+__all__ = ["BIN", "Service", "build_archive", "free_ports", "run", "write_config"]
 
 BIN = Path(sys.executable).parent
 
@@ -30,6 +34,12 @@ class Service:
     def management_url(self) -> str:
         return self.server.addresses.management
 
+    def manage(self, method: str, path: str, **query: str) -> requests.Response:
+        """Send a request to the management API as curl would, which sends what no client of ours would."""
+        session, base = open_session(self.management_url)
+        with session:
+            return session.request(method, base + path, params=query, timeout=60)
+
     def post(
         self, body: Any, content_type: str | None, path: str = "/predictions/cifar", **headers: str
     ) -> requests.Response:
@@ -43,29 +53,6 @@ class Service:
         """Send requests at the same time, so that TorchServe batches them; answers in the order given."""
         with ThreadPoolExecutor(len(requests_to_send)) as pool:
             return list(pool.map(lambda request: self.post(*request), requests_to_send))
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on; all are held open at once, so that they differ."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
-
-
-def write_config(folder: Path) -> Path:
-    """Write the project's config.properties with free ports in place of its own."""
-    text = CONFIG.read_text()
-    for own, free in zip(("8080", "8081", "8082", "7070", "7071"), free_ports(5), strict=True):
-        assert text.count(own) >= 1
-        text = text.replace(f":{own}\n", f":{free}\n").replace(f"port={own}\n", f"port={free}\n")
-    config = folder / "config.properties"
-    config.write_text(text)
-    return config
 
 
 def build_archive(weights: Path, version: str, folder: Path, *, handler: Path = ROOT / "handler") -> Path:

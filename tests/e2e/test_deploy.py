@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from benchmarks.steady_load import SteadyLoad
-from client.errors import CifarError, ModelNotFound, ServerUnreachable, VersionIsDefault
+from client.errors import CifarError, ConfigUnusable, ModelNotFound, ServerUnreachable, VersionIsDefault
 from client.management import ManagementClient
 from deployment.deploy import Change, Options, deploy
 from deployment.differences import find_differences
@@ -27,7 +27,7 @@ from deployment.steps import Steps
 from deployment.target import Target
 from deployment.undeploy import scale, undeploy
 from deployment.version_status import read_status
-from launcher.errors import ArchiveUnusable, ConfigUnusable
+from launcher.errors import ArchiveUnusable
 from launcher.server import ROOT, TorchServe
 from launcher.serving import forget_serving, read_serving
 from tests.deployment.keys import write_pair

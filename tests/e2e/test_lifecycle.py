@@ -14,7 +14,9 @@ import psutil
 import pytest
 import requests
 
-from launcher.errors import ArchiveUnusable, ConfigUnusable, PortTaken, StartFailed
+from client.errors import ConfigUnusable
+from client.management import ManagementClient
+from launcher.errors import ArchiveUnusable, PortTaken, StartFailed
 from launcher.java import find_java_home
 from launcher.server import ROOT, TorchServe
 from launcher.state import read_state
@@ -84,9 +86,9 @@ def test_up_does_not_stop_a_server_that_once_lost_a_worker(server):
     server.start()
     first = server.process
     assert first is not None
-    url = f"{server.addresses.management}/models/cifar"
-    [before] = requests.get(url, timeout=10).json()
-    psutil.Process(before["workers"][0]["pid"]).kill()
+    with ManagementClient(server.addresses.management) as management:
+        [pid, *_] = [worker.pid for worker in management.describe().workers]
+    psutil.Process(pid).kill()
     with (server.run_dir / "logs" / "console.log").open("a") as log:
         log.write("Backend worker process died.\n")  # as a worker writes that can still write
     assert cifar("up", *up_arguments(server)).returncode == 0
@@ -190,8 +192,8 @@ def test_after_a_crash_up_starts_anew_and_leaves_no_orphan(server):
 
 
 def test_taken_port_is_named_with_its_holder(server):
-    port = server.addresses.endpoints["management_address"][1]
-    told = rf"{port} \(management_address\) is held by process {os.getpid()} "
+    port = server.addresses.endpoints["metrics_address"][1]
+    told = rf"{port} \(metrics_address\) is held by process {os.getpid()} "
     with socket.create_server(("127.0.0.1", port)), pytest.raises(PortTaken, match=told):
         server.start()
     assert not server.run_dir.exists()

@@ -88,7 +88,7 @@ def test_256_raw_images_are_answered_in_one_request(torchserve, images, expected
 
 
 def test_description_names_the_model_and_its_limits(torchserve, images):
-    answer = requests.get(f"{torchserve.management_url}/models/cifar?customized=true", timeout=30)
+    answer = torchserve.manage("GET", "/models/cifar", customized="true")
     described = answer.json()[0]["customizedMetadata"]
     described = json.loads(described) if isinstance(described, str) else described
     assert described["class_names"] == list(class_names())
@@ -158,7 +158,7 @@ def test_bad_requests_do_not_fail_their_batch(torchserve, images, expected):
 
 def test_workers_outlive_bad_input(torchserve, images):
     def worker_ids():
-        described = requests.get(f"{torchserve.management_url}/models/cifar", timeout=10).json()[0]
+        described = torchserve.manage("GET", "/models/cifar").json()[0]
         return sorted(worker["pid"] for worker in described["workers"])
 
     before = worker_ids()
@@ -173,10 +173,3 @@ def test_metrics_answer_in_prometheus_format(torchserve, images):
     assert torchserve.post(images[0].tobytes(), RAW).status_code == 200
     text = requests.get(f"{torchserve.server.addresses.metrics}/metrics", timeout=10).text
     assert "# TYPE ts_inference_requests_total counter" in text
-
-
-@pytest.mark.parametrize("url", ["file:///etc/hostname", "http://127.0.0.1:9/cifar.mar", "../cifar-1.0.mar"])
-def test_nothing_outside_the_model_store_can_be_registered(torchserve, url):
-    answer = requests.post(f"{torchserve.management_url}/models", params={"url": url}, timeout=30)
-    assert answer.status_code == 404
-    assert "allowed" in answer.json()["message"]

@@ -43,7 +43,7 @@ def send(service: Service, body: Any, content_type: str | None, options: dict[st
 
 
 def worker_ids(service: Service) -> list[int]:
-    described = requests.get(f"{service.management_url}/models/cifar", timeout=10).json()[0]
+    described = service.manage("GET", "/models/cifar").json()[0]
     return sorted(worker["pid"] for worker in described["workers"])
 
 
