@@ -239,7 +239,7 @@ def _find_digest(file: Path, metadata: Mapping[str, Any]) -> str:
 
 
 def _is_describe_call(row: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
-    """Tell `GET :8081/models/cifar?customized=true`, which TorchServe marks by a header and sends without any body.
+    """Tell the management API's `GET /models/cifar?customized=true`, which has a header of TorchServe's and no body.
 
     A client can write the same header on a prediction; it means nothing there. Such a request has a body, or, where the
     body was a form without any field and the row is empty too, a content type.

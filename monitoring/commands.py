@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from client.addresses import own_addresses
 from monitoring.addresses import parse_endpoint
 from monitoring.monitor import ALERTMANAGER_CONFIG, MONITOR_DIR, PROMETHEUS, PROMETHEUS_CONFIG, START_TIMEOUT_S, Monitor
 from monitoring.programs import format_endpoint
+from monitoring.targets import TARGETS, follow_metrics_address
 
 
 def monitor(
@@ -20,6 +22,8 @@ def monitor(
 ) -> None:
     """Start Prometheus, Alertmanager and a log of its messages; where they run, let them read their files anew."""
     console = Console(stderr=True)
+    if prometheus_config == PROMETHEUS_CONFIG and follow_metrics_address(own_addresses()):
+        console.print(f"{TARGETS} names the metrics_address of config.properties now.", soft_wrap=True, highlight=False)
     watch = Monitor(monitor_dir, prometheus_config, alertmanager_config, parse_endpoint(address, "--address"))
     with console.status("Starting Prometheus and Alertmanager…"):
         programs = watch.start(timeout_s)

@@ -10,7 +10,7 @@ from tests.alerts.rules import ROOT, rules
 _OWN = {"up", "ALERTS"}
 _WORDS = {
     *("sum", "max", "min", "avg", "count", "group", "abs", "absent", "changes", "rate", "increase", "scalar", "vector"),
-    *("clamp_max", "clamp_min", "count_over_time", "histogram_quantile", "label_replace"),
+    *("clamp_max", "clamp_min", "count_over_time", "histogram_quantile", "label_replace", "last_over_time"),
     *("by", "on", "group_left", "and", "or", "unless", "offset"),
 }
 
@@ -26,6 +26,6 @@ def known_metrics() -> set[str]:
 def metrics_of(expression: str) -> set[str]:
     """Return the metrics in an expression."""
     bare = re.sub(
-        r"""\{[^}]*\}|\[[^\]]*\]|"[^"]*"|\$\w+|\b(by|on|group_left) \([^)]*\)|\b[\d.]+e?\d*\b""", " ", expression
+        r"""\{[^}]*\}|\[[^\]]*\]|"[^"]*"|\$\w+|\b(by|on|group_left) \([^)]*\)|\b[\d.]+e?\d*[smhd]?\b""", " ", expression
     )
     return set(re.findall(r"[a-zA-Z_][a-zA-Z0-9_:]*", bare)) - _WORDS

@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
+import requests
 import torch
 
 from client.errors import ModelNotFound, RequestRefused, TokenRefused, VersionExists, VersionIsDefault
@@ -16,7 +18,7 @@ from client.inference import InferenceClient
 from client.management import ManagementClient, ModelVersion
 from client.tokens import Tokens
 from launcher.server import TorchServe
-from tests.e2e.service import BIN, Service, build_archive, write_config
+from tests.e2e.service import BIN, Service, build_archive, free_ports, write_config
 from tests.e2e.tiny import copy_handler, tiny_archive
 from training.model import ModelParams, build_classifier
 from training.weights import save_weights
@@ -164,12 +166,18 @@ def test_status_of_no_server_says_so(tmp_path):
     assert (done.returncode, "nothing listens there" in done.stderr, "Traceback" in done.stderr) == (1, True, False)
 
 
-def test_every_command_works_with_tokens(archive, tmp_path, images):
-    """`disable_token_authorization=false` is all that it takes."""
+def test_every_command_works_over_tcp_with_tokens(archive, tmp_path, images):
+    """The three settings that docs/adr/0016 names are all that it takes."""
     config = write_config(tmp_path)
-    text = config.read_text()
-    config.write_text(text.replace("disable_token_authorization=true", "disable_token_authorization=false"))
-    assert config.read_text() != text
+    text, [port] = config.read_text(), free_ports(1)
+    for own, other in (
+        (f"management_address=unix:{tmp_path}/management.sock", f"management_address=http://127.0.0.1:{port}"),
+        ("grpc_management_address=127.255.255.255", "grpc_management_address=127.0.0.1"),
+        ("disable_token_authorization=true", "disable_token_authorization=false"),
+    ):
+        assert text.count(own) == 1
+        text = text.replace(own, other)
+    config.write_text(text)
     store, run_dir = tmp_path / "model_store", tmp_path / "run"
     store.mkdir()
     shutil.copy(archive, store)
@@ -204,6 +212,18 @@ def test_every_command_works_with_tokens(archive, tmp_path, images):
         assert done.returncode == 0, done.stderr
         with ManagementClient(url) as stranger, pytest.raises(TokenRefused):
             stranger.describe()
+        # What a page in a browser can send; it cannot know a token.
+        for method, path in (("POST", "/models?url=cifar-1.0.mar&model_name=other"), ("DELETE", "/models/cifar/1.0")):
+            headers = {"Content-Type": "text/plain", "Origin": "http://stranger.example", "Host": "stranger.example"}
+            refused = requests.request(method, url + path, headers=headers, data=b"{}", timeout=30)
+            assert (refused.status_code, refused.json()["type"]) == (400, "InvalidKeyException")
+        with grpc.insecure_channel(
+            "127.0.0.1:{1}".format(*server.addresses.endpoints["grpc_management_port"])
+        ) as channel:
+            list_models = channel.unary_unary("/org.pytorch.serve.grpc.management.ManagementAPIsService/ListModels")
+            with pytest.raises(grpc.RpcError) as denied:
+                list_models(b"", timeout=30)
+            assert denied.value.code() == grpc.StatusCode.PERMISSION_DENIED
         tokens, others = Tokens("management", key_file, url), Tokens("management", key_file, url)
         before = json.loads(key_file.read_text())["management"]["key"]
         with ManagementClient(url, tokens=tokens) as one, ManagementClient(url, tokens=others) as other:
