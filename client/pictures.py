@@ -1,7 +1,6 @@
 """Turns the paths of a command line into what the server takes: pictures, and arrays of pixels."""
 
 import io
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,24 +8,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from client.errors import InputUnreadable
 from client.inference import IMAGE_SHAPE, find_max_value, split_images
+from training.image_files import MAX_FILE_BYTES, UnreadableImage, decode_image_file, server_takes
 
 # Looked for in folders. A file that is named itself may be called anything: its content tells what it is.
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"})
+PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 ARRAY_SUFFIX = ".npy"
-
-# Pillow also reads formats that start other programs (EPS) or have no pixels of their own; pictures need neither.
-_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-# MPO is what Pillow calls the JPEG of some telephones, with further pictures behind the photograph.
-_SENT_AS_THEY_ARE = frozenset({"PNG", "JPEG", "MPO"})
-# TorchServe takes 6,553,500 bytes, the handler 4096 × 4096 pixels. What is larger is reduced here, to a PNG that always
-# fits: 1024 × 1024 pixels of at most 4 bytes.
-_MAX_BODY_BYTES = 6_000_000
-_MAX_PIXELS = 4096 * 4096
-_MAX_SIDE_PIXELS = 1024
 
 
 @dataclass(frozen=True)
@@ -37,27 +27,24 @@ class PictureFile:
     path: Path
 
     def read(self) -> bytes:
-        """Return the bytes of a PNG or JPEG; other formats, and files too large to send, become a PNG.
+        """Return the bytes of a PNG or JPEG; other formats, and files too large to send, become a PNG of 32×32.
+
+        Its pixels are those that the server's own code makes of the file.
 
         Raises:
             InputUnreadable: missing, forbidden, not a picture, or of absurdly many pixels.
         """
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # oddities, of EXIF blocks say, that do not spoil the picture
-                warnings.simplefilter("error", Image.DecompressionBombWarning)
-                return _read_picture(self.path)
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            limit = f"{Image.MAX_IMAGE_PIXELS:,}" if Image.MAX_IMAGE_PIXELS else "the safe number of"
-            raise InputUnreadable(f"{self.path}: the picture has more than {limit} pixels; reduce it first") from error
-        except UnidentifiedImageError as error:
-            raise InputUnreadable(
-                f"{self.path}: not a picture ({', '.join(_FORMATS)}) and not a {ARRAY_SUFFIX} array"
-            ) from error
-        except InputUnreadable:
-            raise
-        except Exception as error:  # damaged files make Pillow raise OSError, SyntaxError, struct.error, zlib.error, …
+            with self.path.open("rb") as file:
+                too_large = self.path.stat().st_size > MAX_FILE_BYTES
+                content = b"" if too_large else file.read(MAX_FILE_BYTES + 1)  # a pipe has no size
+            if too_large or len(content) > MAX_FILE_BYTES:
+                raise InputUnreadable(f"{self.path}: more than {MAX_FILE_BYTES:,} bytes; reduce it first")
+            return content if server_takes(content) else _encode_png(decode_image_file(content))
+        except OSError as error:
             raise InputUnreadable(f"{self.path}: cannot be read: {_say_why(error)}") from error
+        except UnreadableImage as error:
+            raise InputUnreadable(f"{self.path}: {error}") from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,28 +112,10 @@ def read_array(path: Path) -> Pixels:
     return Pixels(tuple(f"{path}[{index}]" for index in range(len(array))), array)
 
 
-def _read_picture(path: Path) -> bytes:
-    with Image.open(path, formats=_FORMATS) as image:
-        fits = path.stat().st_size <= _MAX_BODY_BYTES and image.width * image.height <= _MAX_PIXELS
-        if image.format in _SENT_AS_THEY_ARE and fits:
-            return path.read_bytes()
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format != "MPO":
-            raise InputUnreadable(f"{path}: holds {frames} pictures; save the one that you mean by itself")
-        image.draft(None, (_MAX_SIDE_PIXELS, _MAX_SIDE_PIXELS))
-        still = _keep_meaning(ImageOps.exif_transpose(image))
-    still.thumbnail((_MAX_SIDE_PIXELS, _MAX_SIDE_PIXELS), Image.Resampling.LANCZOS)
+def _encode_png(image: NDArray[np.uint8]) -> bytes:
     encoded = io.BytesIO()
-    still.save(encoded, format="PNG")
+    Image.fromarray(image).save(encoded, format="PNG")
     return encoded.getvalue()
-
-
-def _keep_meaning(image: Image.Image) -> Image.Image:
-    """Return a copy in a mode that PNG has; what to lay transparency over is left to the server."""
-    if image.mode.startswith("I;16"):
-        # The upper byte, as the server does it: convert() would turn all above 255 of 65,535 white.
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
 def _check_shape(path: Path, shape: tuple[int, ...]) -> None:

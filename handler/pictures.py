@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from bad_input import BadInput, show
 
@@ -84,16 +84,27 @@ def _decode(file: io.BytesIO, max_pixels: int) -> tuple[NDArray[np.uint8], int]:
             "animated_picture",
             f"The picture is an animation of {frames} frames, expected a still one. Send the frame that you mean.",
         )
+    return to_model_input(picture), pixels
+
+
+def to_model_input(picture: Image.Image) -> NDArray[np.uint8]:
+    """Decode an opened picture to uint8 (32, 32, 3), RGB, by the rules of `decode_counted`.
+
+    Training and client open further formats by themselves, within limits of their own; the pixels all come from here.
+    A picture that is broken makes Pillow raise nearly anything.
+    """
     picture.draft(None, _JPEG_DRAFT_SIZE)
     rgb = _to_rgb(_turn_upright(picture))
     if rgb.size != _SIZE:
         rgb = rgb.resize(_SIZE, Image.Resampling.BICUBIC)  # Pillow widens the filter when it shrinks: antialiased
-    return np.array(rgb, dtype=np.uint8), pixels
+    return np.array(rgb, dtype=np.uint8)
 
 
 def _turn_upright(picture: Image.Image) -> Image.Image:
     picture.load()  # outside the try: what breaks here is the picture, not its EXIF block
     try:
+        if picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return picture  # exif_transpose would copy it
         return ImageOps.exif_transpose(picture)
     except Exception:  # an EXIF block that cannot be read turns nothing
         return picture

@@ -1,17 +1,11 @@
 """What a version's predictions and inputs look like on the test images: what monitoring compares traffic with."""
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_HANDLER = Path(__file__).resolve().parent.parent / "handler"
-sys.path.append(str(_HANDLER))  # its modules import each other by their bare names, as in the unpacked archive
-
-from buckets import BOUNDS, bucket_label  # noqa: E402
-from input_statistics import STATISTICS, describe_picture  # noqa: E402
+from training.handler_modules import BOUNDS, STATISTICS, bucket_label, describe_picture
 
 
 def measure_baseline(

@@ -1,6 +1,5 @@
 """The source `folder`: pictures in `train/<class>/` and `test/<class>/`, as a tree or as a tar of one."""
 
-import io
 import lzma
 import tarfile
 import zlib
@@ -9,23 +8,21 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from training.command import console
 from training.errors import DataError
-
-SIZE = 32  # pixels, width and height
-_MAX_PICTURE_BYTES = 1_000_000  # a raw 32×32 picture has 3,072; a sparse file in a tar may claim to have terabytes
+from training.image_files import MAX_FILE_BYTES, UnreadableImage, decode_image_file
 
 Parts = dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]
 
 
 def read_picture_folder(path: Path, classes: tuple[str, ...]) -> Parts:
-    """Read a tree of 32×32 pictures, or a tar of one (plain, gz, bz2 or xz; never unpacked to disk).
+    """Read a tree of image files, or a tar of one (plain, gz, bz2 or xz; never unpacked to disk).
 
-    Hidden files, and files beside `train` and `test`, are passed over. The order is that of the sorted names, so a tree
-    and its tar give the same arrays.
+    Pixels are those that the server sees when the file is sent to it: sizes other than 32×32 are resized by the same
+    code. Hidden files, and files beside `train` and `test`, are passed over. The order is that of the sorted names, so
+    a tree and its tar give the same arrays.
 
     Args:
         path: the folder that has `train` and `test`, or the archive.
@@ -35,7 +32,7 @@ def read_picture_folder(path: Path, classes: tuple[str, ...]) -> Parts:
         `train` and `test`: images (N, 32, 32, 3) uint8 RGB and labels (N,) int64.
 
     Raises:
-        DataError: missing or truncated source, a missing or unknown class, a file that is no 32×32 picture, a path that
+        DataError: missing or truncated source, a missing or unknown class, a file that is no image, a path that
             climbs out of the archive, the same picture twice; the message names the file.
     """
     if path.is_dir():
@@ -63,7 +60,9 @@ def _walk_folder(root: Path) -> Iterator[tuple[str, bytes]]:
     with _progress() as progress:
         for file in progress.track(files, description="reading pictures"):
             if not file.name.startswith("."):
-                yield file.relative_to(root).as_posix(), file.read_bytes()
+                name = file.relative_to(root).as_posix()
+                _check_size(file.stat().st_size, f"{root}/{name}")
+                yield name, file.read_bytes()
 
 
 def _walk_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
@@ -99,8 +98,7 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: Path) -
         raise DataError(f"{archive}: the path {member.name!r} climbs out of the archive; nothing was read from it")
     if member.isdir() or name.name.startswith(".") or not {"train", "test"}.intersection(name.parts[:-1]):
         return None
-    if member.size > _MAX_PICTURE_BYTES:
-        raise DataError(f"{archive}: {member.name!r} has {member.size:,} bytes, too many for a 32×32 picture")
+    _check_size(member.size, f"{archive}: {member.name!r}")
     stream = tar.extractfile(member) if member.isreg() else None
     if stream is None:
         raise DataError(f"{archive}: {member.name!r} is a link or a device; expected pictures only")
@@ -108,6 +106,12 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: Path) -
     if len(content) != member.size:
         raise DataError(f"{archive} is truncated in {member.name!r}: {len(content)} of {member.size} bytes")
     return content
+
+
+def _check_size(size: int, name: str) -> None:
+    """Reject before anything is read: a sparse file may claim to have terabytes."""
+    if size > MAX_FILE_BYTES:
+        raise DataError(f"{name} has {size:,} bytes, expected at most {MAX_FILE_BYTES:,} for an image; reduce it first")
 
 
 def _split_name(name: str, classes: tuple[str, ...], source: Path) -> tuple[str, str, str]:
@@ -122,15 +126,9 @@ def _split_name(name: str, classes: tuple[str, ...], source: Path) -> tuple[str,
 
 def _decode(content: bytes, name: str) -> NDArray[np.uint8]:
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            if picture.size != (SIZE, SIZE):
-                width, height = picture.size
-                raise DataError(f"{name} is {width}×{height} pixels; CIFAR-10's pictures are {SIZE}×{SIZE}")
-            return np.asarray(picture.convert("RGB"))
-    except DataError:
-        raise
-    except Exception as error:  # broken files make Pillow raise OSError, SyntaxError, struct.error and others
-        raise DataError(f"{name} cannot be read as a picture: {error}") from error
+        return decode_image_file(content)
+    except UnreadableImage as error:
+        raise DataError(f"{name}: {error}") from error
 
 
 def _stack(

@@ -9,6 +9,8 @@ from PIL import Image
 
 from client.inference import InferenceClient
 from tests.e2e.service import BIN
+from tests.odd_images import CONVERTED, SENT_AS_THEY_ARE
+from training.image_files import decode_image_file
 from training.labels import class_names
 
 
@@ -75,3 +77,16 @@ def test_unreadable_file_does_not_stop_the_others(predict, folder):
     entries = orjson.loads(done.stdout)["predictions"]
     assert done.returncode == 1
     assert [("error" in entry) for entry in entries] == [False, False, False, False, True, False]
+
+
+def test_odd_image_files_are_answered_for_the_pixels_that_training_sees(predict, torchserve, tmp_path):
+    odd = SENT_AS_THEY_ARE | CONVERTED
+    for name, content in odd.items():
+        (tmp_path / name).write_bytes(content)
+    answer = orjson.loads(predict(tmp_path, "--json").stdout)
+    answered = {entry["file"].removeprefix(f"{tmp_path}/"): entry for entry in answer["predictions"]}
+    assert answered.keys() == odd.keys()
+    with InferenceClient(torchserve.url) as client:
+        for name, entry in answered.items():
+            (expected,) = client.predict(decode_image_file(odd[name])).predictions
+            assert (entry["label"], entry["confidence"]) == (expected.label, expected.confidence), name
