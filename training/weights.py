@@ -1,6 +1,9 @@
 """Weights files: what is in one, how to write it, and the network that fits it."""
 
+import argparse
 import io
+import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,13 +12,19 @@ import torch
 from torch import Tensor
 
 from training.atomic_write import atomic_write
+from training.checkpoint_kinds import name_kind
+from training.command import console
 from training.errors import WeightsError
+from training.external_checkpoint import find_state_dict
 from training.json_file import read_json
 from training.model import IMAGE_SIZE, Classifier, ModelParams, build_classifier
 from training.params import overrides_of, params_from
 
 WEIGHTS_FILE = Path("artifacts/best_cnn_model.pth")
 RECORD_NAME = "training.json"  # beside the weights: how they were made
+_MAX_FILE_BYTES = 2_000_000_000  # with an optimizer's state; the widest network here has 40 MB
+_MAX_NAMES_BYTES = 16_000_000  # the pickle without its tensors' data: 100,000 tensors
+_SHOWN_CHARACTERS = 300
 _ADDED_LATER = {"mirror": False}  # parameters of the network that records of older weights lack
 
 
@@ -33,28 +42,68 @@ def write_tensors(content: Mapping[str, Any], path: Path) -> None:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read a state dict, without running code that a pickle may carry.
+    """Read a state dict, without running code that a pickle may carry; external checkpoints are unwrapped.
 
     Raises:
-        WeightsError: missing, unreadable, or something other than named tensors.
+        WeightsError: missing, unreadable, or something other than the named tensors of one network.
     """
-    weights = load_tensors(path)
-    if not weights or not all(isinstance(name, str) and isinstance(weights[name], Tensor) for name in weights):
-        raise WeightsError(f"{path} holds no state dict; save one with torch.save(network.state_dict(), path)")
-    return weights
+    return find_state_dict(load_tensors(path), path)[0]
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
     """Read a file of torch.save that holds a dict of tensors and plain values; raises WeightsError."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        _check_size(path)
+        # Training scripts like to save their arguments too; a Namespace is a bag of names, and runs nothing.
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+            warnings.simplefilter("ignore")  # about kinds of files that are named below
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(f"{path} is missing; make it: make train") from None
+    except WeightsError:
+        raise
     except Exception as error:  # damage makes PyTorch's unpickler raise nearly anything
-        raise WeightsError(f"{path} is no weights file, or a truncated one: {error}") from error
+        kind = _name_kind(path) or f"is no weights file, or a truncated one: {_one_line(error)}"
+        raise WeightsError(f"{path} {kind}") from error
     if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds a {type(content).__name__}; expected a state dict (named tensors)")
+        raise WeightsError(
+            f"{path} holds a {type(content).__name__}; expected a state dict (named tensors): "
+            "torch.save(network.state_dict(), path)"
+        )
     return content
+
+
+def _check_size(path: Path) -> None:
+    """Reject what is no file of a small network before anything is unpacked: an entry may be compressed."""
+    size = path.stat().st_size
+    if path.is_file() and size <= _MAX_FILE_BYTES and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+        size = max(size, sum(entry.file_size for entry in entries))
+        names = max((entry.file_size for entry in entries if entry.filename.endswith("data.pkl")), default=0)
+        if names > _MAX_NAMES_BYTES:
+            raise WeightsError(
+                f"{path} has {names:,} bytes of names, expected at most {_MAX_NAMES_BYTES:,}: the checkpoint of one "
+                "network. Save it by itself: torch.save(network.state_dict(), path)"
+            )
+    if size > _MAX_FILE_BYTES:
+        raise WeightsError(
+            f"{path} has {size:,} bytes, unpacked, expected at most {_MAX_FILE_BYTES:,}: networks here have some "
+            "megabytes. Save the network by itself: torch.save(network.state_dict(), path)"
+        )
+    if not path.is_file():
+        raise WeightsError(f"{path} {name_kind(path)}")
+
+
+def _name_kind(path: Path) -> str | None:
+    try:
+        return name_kind(path)
+    except Exception:  # damage of whatever kind; PyTorch's own words remain
+        return None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:_SHOWN_CHARACTERS] or type(error).__name__
 
 
 def read_record(weights: Path) -> dict[str, Any] | None:
@@ -72,19 +121,22 @@ def load_classifier(path: Path, overrides: Sequence[str] = ()) -> Classifier:
     Its parameters are those of `find_params`; the record's temperature is set.
 
     Args:
-        path: the state dict.
+        path: the state dict, or an external checkpoint that holds it; what was taken of one is printed.
         overrides: `model.key=value`, on top.
 
     Raises:
         WeightsError: unreadable, or the tensors do not fit the network.
         ParameterError: an override is refused.
     """
-    params = find_params(path, overrides)
+    weights, note = find_state_dict(load_tensors(path), path)
+    params = _params_of(weights, path, overrides)
     classifier = build_classifier(params)
     try:
-        classifier.network.load_state_dict(load_weights(path))
+        classifier.network.load_state_dict(weights)
     except RuntimeError as error:
-        raise WeightsError(f"{path} does not fit {params.name}: {error}") from None
+        raise WeightsError(f"{path} does not fit {params.name}: {_one_line(error)}") from None
+    if note is not None:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)
     classifier.temperature = (read_record(path) or {}).get("temperature", 1.0)
     return classifier.eval()
 
@@ -96,7 +148,11 @@ def find_params(path: Path, overrides: Sequence[str] = ()) -> ModelParams:
     that shapes do not tell (activation, mean, std) have this project's defaults, but for the order of pool and
     normalisation, which is the usual one. Arguments and errors are those of `load_classifier`.
     """
-    weights, record = load_weights(path), read_record(path)
+    return _params_of(load_weights(path), path, overrides)
+
+
+def _params_of(weights: Mapping[str, Tensor], path: Path, overrides: Sequence[str]) -> ModelParams:
+    record = read_record(path)
     values = record["model"] if record else params_of_shapes(weights, path)
     return params_from(ModelParams, values | overrides_of("model", overrides))
 
