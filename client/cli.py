@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -25,6 +24,7 @@ from deployment.status import status
 from deployment.trace import trace_command
 from launcher.commands import down, up
 from monitoring.commands import monitor
+from training.console import accept_any_text, print_json
 
 # Fewer are answered before an eye has found the bar.
 _PROGRESS_FROM_INPUTS = 50
@@ -73,6 +73,7 @@ app.command("trace")(trace_command)
 
 def main() -> None:
     """Run the command; errors that a person can mend become one red message instead of a traceback."""
+    accept_any_text()
     try:
         app()
     except (CifarError, OSError) as error:  # OSError: a full disk, a folder that cannot be written
@@ -198,8 +199,7 @@ def _name_request(source: PictureFile | Pixels) -> str:
 def _print_json(rows: Sequence[Row], versions: Sequence[str], note: str | None) -> None:
     if note:
         Console(stderr=True).print(note, soft_wrap=True)
-    document = {"model_version": ", ".join(versions) or None, "predictions": [_describe_row(row) for row in rows]}
-    typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+    print_json({"model_version": ", ".join(versions) or None, "predictions": [_describe_row(row) for row in rows]})
 
 
 def _describe_row(row: Row) -> dict[str, Any]:

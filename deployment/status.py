@@ -5,7 +5,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -19,6 +18,7 @@ from deployment.differences import find_differences, find_strangers
 from deployment.version_status import VersionStatus, read_status, read_strangers
 from launcher.server import MODEL_STORE, RUN_DIR
 from launcher.state import started_archives
+from training.console import print_json
 
 _DIGEST_DIGITS = 12  # as many as X-Model-Digest has
 _RUN_DIGITS = 8
@@ -45,8 +45,7 @@ def status(
     if model_store is not None:
         differences += find_differences(found, model_store, started_archives(run_dir) if run_dir else None)
     if as_json:
-        document = {"versions": [asdict(version) for version in found], "differences": differences}
-        typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+        print_json({"versions": [asdict(version) for version in found], "differences": differences})
     else:
         console = Console()
         console.print(_table(found) if found else "No version is served.")

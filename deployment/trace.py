@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -19,6 +18,7 @@ from deployment.trace_archive import TracedArchive, find_digest, find_version, r
 from deployment.trace_links import Evidence, Link, check_links, list_parameters
 from deployment.trace_sources import ask_mlflow, ask_server, find_weights
 from launcher.server import MODEL_STORE, ROOT
+from training.console import print_json
 
 # What is looked at first; --json has all.
 _IMPORTANT = (
@@ -73,8 +73,7 @@ def trace_command(
     """Trace a version back to its run, commit, data and parameters; exit code 1 if a link does not hold."""
     found = trace(_find(digest, version, archive, model_store), model_store, checkout, management_url)
     if as_json:
-        document = asdict(found) | {"holds": not found.broken}
-        typer.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+        print_json(asdict(found) | {"holds": not found.broken})
     else:
         _print(found)
     if found.broken:

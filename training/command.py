@@ -6,6 +6,7 @@ from collections.abc import Callable
 import typer
 from rich.console import Console
 
+from training.console import accept_any_text
 from training.errors import TrainingError
 
 console = Console()
@@ -13,6 +14,7 @@ console = Console()
 
 def run_stage(main: Callable[..., None]) -> None:
     """Run `main` as a command of its own; a TrainingError or a failing disk becomes one message and exit code 1."""
+    accept_any_text()
     try:
         typer.run(main)
     except (TrainingError, OSError) as error:
