@@ -1,5 +1,6 @@
 """The `cifar predict` command against a real TorchServe."""
 
+import os
 import subprocess
 
 import numpy as np
@@ -16,9 +17,9 @@ from training.labels import class_names
 
 @pytest.fixture
 def predict(torchserve):
-    def predict(*arguments: object) -> subprocess.CompletedProcess[str]:
+    def predict(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [str(BIN / "cifar"), "predict", "--url", torchserve.url, *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=60)
 
     return predict
 
@@ -90,3 +91,16 @@ def test_odd_image_files_are_answered_for_the_pixels_that_training_sees(predict,
         for name, entry in answered.items():
             (expected,) = client.predict(decode_image_file(odd[name])).predictions
             assert (entry["label"], entry["confidence"]) == (expected.label, expected.confidence), name
+
+
+def test_predict_and_status_print_where_only_ascii_goes(predict, torchserve):
+    done = predict("--samples", "drawn", "--top-k", 2, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    assert "10 of 10 predicted" in done.stdout
+    command = [str(BIN / "cifar"), "status", "--management-url", torchserve.management_url]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    assert "1.0 default" in done.stdout

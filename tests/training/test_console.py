@@ -12,7 +12,7 @@ import pytest
 from training.console import accept_any_text, print_json
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-STAGES = ["data", "train", "evaluate", "export", "calibrate", "register", "archive", "seeds", "search", "model_card"]
+STAGES = ["data", "train", "evaluate", "export", "calibrate", "register"]
 
 
 @pytest.fixture
