@@ -17,7 +17,7 @@ _FIRST = "conv1.weight"  # which every network here has
 _AVERAGE = re.compile(r"ema|averag|shadow|swa")
 _MAX_DEPTH = 4  # {"checkpoint": {"model": {"state_dict": …}}} and one more
 _MAX_ENTRIES = 100_000
-_MAX_NUMBERS = 250_000_000  # in all tensors together, 1 GB of float32; the widest preset has under 10 million
+_MAX_NUMBERS = 100_000_000  # in all tensors together, 400 MB of float32; the widest preset has under 10 million
 _SHOWN_NAMES = 4
 _SAVE = "save the network by itself: torch.save(network.state_dict(), 'best_cnn_model.pth')"
 

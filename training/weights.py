@@ -22,7 +22,7 @@ from training.params import overrides_of, params_from
 
 WEIGHTS_FILE = Path("artifacts/best_cnn_model.pth")
 RECORD_NAME = "training.json"  # beside the weights: how they were made
-_MAX_FILE_BYTES = 2_000_000_000  # with an optimizer's state; the widest network here has 40 MB
+_MAX_FILE_BYTES = 1_000_000_000  # with an optimizer's state; the widest network here has 40 MB
 _MAX_NAMES_BYTES = 16_000_000  # the pickle without its tensors' data: 100,000 tensors
 _SHOWN_CHARACTERS = 300
 _ADDED_LATER = {"mirror": False}  # parameters of the network that records of older weights lack

@@ -2,6 +2,7 @@
 
 import argparse
 from collections import OrderedDict
+from typing import Any
 
 import pytest
 import torch
@@ -76,8 +77,9 @@ def test_wrappers_are_opened_and_named(check, network, key):
 
 def test_real_wrappers_of_pytorch(check, network):
     assert "'module.'" in check(nn.DataParallel(network).state_dict())
-    assert "'_orig_mod.'" in check(torch.compile(network).state_dict())
-    assert "'module._orig_mod.'" in check({"state_dict": nn.DataParallel(torch.compile(network)).state_dict()})
+    compiled: Any = torch.compile(network)
+    assert "'_orig_mod.'" in check(compiled.state_dict())
+    assert "'module._orig_mod.'" in check({"state_dict": nn.DataParallel(compiled).state_dict()})
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
     assert "left out: n_averaged" in check(average.state_dict())
 
@@ -225,7 +227,7 @@ def test_another_network_in_a_wrapper_is_told_what_it_lacks(path):
 
 
 def test_a_checkpoint_of_more_entries_than_a_network_has_is_rejected(network, path):
-    content: dict = {"model": network.state_dict()}
+    content: dict[str, Any] = {"model": network.state_dict()}
     content["log"] = {str(index): {} for index in range(100_001)}
     torch.save(content, path)
     with pytest.raises(WeightsError, match="more than 100,000 entries"):
@@ -233,6 +235,6 @@ def test_a_checkpoint_of_more_entries_than_a_network_has_is_rejected(network, pa
 
 
 def test_a_dict_that_holds_itself_ends(check, network):
-    content: dict = {"model": network.state_dict()}
+    content: dict[str, Any] = {"model": network.state_dict()}
     content["self"] = content
     assert check(content) == "took the state dict under 'model'"

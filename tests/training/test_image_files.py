@@ -23,8 +23,9 @@ ALL = SENT_AS_THEY_ARE | CONVERTED
 def served(body: bytes) -> np.ndarray:
     """What the server's network gets, sent as the client sends it."""
     kind = "image/png" if body.startswith(b"\x89PNG") else "image/jpeg"
-    (image,) = decode_request(body, kind, {}).images
-    return image
+    images = decode_request(body, kind, {}).images
+    assert len(images) == 1
+    return np.asarray(images[0])
 
 
 @pytest.fixture(scope="module")
