@@ -1,23 +1,36 @@
 """From picture files to images: PNG and JPEG to arrays (32, 32, 3)."""
 
 import io
-import warnings
+import re
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
 from bad_input import BadInput, show
+from image_files import JPEG_SIGNATURE, PNG_SIGNATURE, ImageFile, read_image_file
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-JPEG_SIGNATURE = b"\xff\xd8\xff"
-MAX_PIXELS = 4096 * 4096  # decoded, 64 MiB at four bytes a pixel; a telephone's 12 megapixels fit
+# Decoded, 64 MiB at four bytes a pixel; a telephone's 12 megapixels fit. Also what a request may cost: image_files.py
+# says how many pixels a file's scans, chunks and deeper channels count as.
+MAX_PIXELS = 4096 * 4096
+# JPEG's own limit. Beyond it the resizing of a picture of one row would take a gigabyte.
+MAX_SIDE = 65_535
 
 _SIZE = (32, 32)
 # JPEG decodes at 1/2, 1/4 or 1/8 of its size for a fraction of the time. Never below this, so that the resizing to
 # 32×32 still averages over 8×8 pixels or more.
 _JPEG_DRAFT_SIZE = (256, 256)
-_TOO_LARGE_WARNINGS = (Image.DecompressionBombWarning, Image.DecompressionBombError)
+# Sides of twice this and more are first brought near it by averaging whole pixels: the filter is slow for long sides.
+_REDUCED_SIDE = 1024
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def is_picture(body: bytes | bytearray) -> bool:
@@ -38,10 +51,11 @@ def decode_counted(body: bytes | bytearray, max_pixels: int) -> tuple[NDArray[np
 
     Args:
         body: PNG or JPEG; which of the two is told by its first bytes, whatever its content type says.
-        max_pixels: how many it may have; what a request has left, where it holds several pictures.
+        max_pixels: what it may cost, in pixels of a usual PNG; what a request has left, where it holds several
+            pictures.
 
     Returns:
-        uint8 (32, 32, 3), RGB; and how many pixels the picture had, which is what decoding costs.
+        uint8 (32, 32, 3), RGB; and what decoding cost, at least the number of pixels.
 
     Raises:
         BadInput: another format, above `max_pixels`, animated, truncated or broken.
@@ -53,50 +67,58 @@ def decode_counted(body: bytes | bytearray, max_pixels: int) -> tuple[NDArray[np
             "one of them.",
         )
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of oddities (a broken EXIF block, say) that do not spoil the picture.
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return _decode(io.BytesIO(body), max_pixels)
+        file = read_image_file(body)
+        _check_cost(file, max_pixels)
+        return _decode(file), file.work
     except BadInput:
         raise
-    except _TOO_LARGE_WARNINGS:
-        raise _too_large("more than Pillow agrees to open") from None
     except Exception as error:
         # Broken files make Pillow raise OSError, SyntaxError, ValueError, struct.error, zlib.error and others.
         raise BadInput(
             "unreadable_picture",
-            f"The picture of {len(body):,} bytes is truncated or broken ({show(str(error))}). Check that the whole "
+            f"The picture of {len(body):,} bytes is truncated or broken ({_reason(error)}). Check that the whole "
             "file was sent, byte for byte: curl wants --data-binary or -T, not -d.",
         ) from error
 
 
-def _decode(file: io.BytesIO, max_pixels: int) -> tuple[NDArray[np.uint8], int]:
-    picture: Image.Image = Image.open(file, formats=("PNG", "JPEG"))
-    pixels = picture.width * picture.height
-    if pixels > max_pixels:
-        # Known from the header, before anything is decoded.
-        raise _too_large(f"{picture.width:,}×{picture.height:,} = {pixels:,} pixels")
-    # Only PNG: telephones' JPEG files may hold previews as further frames, and the first is the photograph.
-    frames = getattr(picture, "n_frames", 1) if picture.format == "PNG" else 1
-    if frames > 1:
+def _check_cost(file: ImageFile, max_pixels: int) -> None:
+    pixels = file.width * file.height
+    if pixels > max_pixels or max(file.width, file.height) > MAX_SIDE:
         raise BadInput(
-            "animated_picture",
-            f"The picture is an animation of {frames} frames, expected a still one. Send the frame that you mean.",
+            "picture_too_large",
+            f"The picture has {file.width:,}×{file.height:,} = {pixels:,} pixels, at most {MAX_PIXELS:,} are taken, in "
+            f"all pictures of a request together, and {MAX_SIDE:,} in a row or column. Shrink it first: the model sees "
+            "32×32.",
         )
+    if file.work > max_pixels:
+        why = "its 16 bits a channel or its thousands of chunks" if file.kind == "PNG" else "its many scans"
+        raise BadInput(
+            "too_much_work",
+            f"The picture of {file.width:,}×{file.height:,} pixels takes as long to decode as one of {file.work:,}, "
+            f"for {why}; at most {MAX_PIXELS:,} are taken, in all pictures of a request together. Shrink it first: the "
+            "model sees 32×32.",
+        )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # it prints the address of an object
+        return "its header cannot be read"
+    return show(re.sub(r"\bb(?=['\"])", "", str(error)))  # Pillow prints the names of chunks as b'IHDR'
+
+
+def _decode(file: ImageFile) -> NDArray[np.uint8]:
+    picture: Image.Image = Image.open(io.BytesIO(file.data), formats=(file.kind,))
     picture.draft(None, _JPEG_DRAFT_SIZE)
-    rgb = _to_rgb(_turn_upright(picture))
+    picture.load()
+    rgb = _to_rgb(picture)
+    factors = (max(1, rgb.width // _REDUCED_SIDE), max(1, rgb.height // _REDUCED_SIDE))
+    if factors != (1, 1):
+        rgb = rgb.reduce(factors)
+    if file.orientation in _TURNS:
+        rgb = rgb.transpose(_TURNS[file.orientation])
     if rgb.size != _SIZE:
         rgb = rgb.resize(_SIZE, Image.Resampling.BICUBIC)  # Pillow widens the filter when it shrinks: antialiased
-    return np.array(rgb, dtype=np.uint8), pixels
-
-
-def _turn_upright(picture: Image.Image) -> Image.Image:
-    picture.load()  # outside the try: what breaks here is the picture, not its EXIF block
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # an EXIF block that cannot be read turns nothing
-        return picture
+    return np.array(rgb, dtype=np.uint8)
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
@@ -119,11 +141,3 @@ def _from_deep_grey(picture: Image.Image) -> Image.Image:
     if transparent is not None:
         grey[deep == transparent] = 255
     return Image.fromarray(grey).convert("RGB")
-
-
-def _too_large(what: str) -> BadInput:
-    return BadInput(
-        "picture_too_large",
-        f"The picture has {what}, at most {MAX_PIXELS:,} are taken, in all pictures of a request together. Shrink it "
-        "first: the model sees 32×32.",
-    )

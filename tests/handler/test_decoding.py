@@ -15,6 +15,7 @@ from bad_input import STATUS_OF_CODE
 from decoding import BadInput, decode_request
 from tests.handler.bad_forms import BAD_FORMS
 from tests.handler.bad_tensors import BAD_NPY, BAD_OPEN_INFERENCE
+from tests.handler.heavy_files import jpeg_of_scans, jpeg_with, png_chunk, png_with
 from tests.handler.samples import FLAT, IMAGE, JPEG, JSON, NESTED, PNG, RAW, encode, npy_of, tensor_of
 
 SCALED = (IMAGE.astype(np.float32) / 255).ravel().tolist()  # as ToTensor leaves it
@@ -358,6 +359,24 @@ BAD: dict[str, tuple[Any, str | None, dict[str, str], str, tuple[str, ...]]] = {
     "bomb by header": (png_header(4097, 4096), None, {}, "picture_too_large", ("4,097×4,096", "16,777,216")),
     "bomb that Pillow warns of": (png_header(10_000, 10_000), None, {}, "picture_too_large", ("16,777,216",)),
     "bomb that Pillow refuses": (png_header(50_000, 50_000), None, {}, "picture_too_large", ("16,777,216",)),
+    "bomb of one row": (png_header(70_000, 2), None, {}, "picture_too_large", ("70,000×2", "65,535")),
+    "thousands of scans": (jpeg_of_scans((32, 32), 5000), None, {}, "too_much_work", ("100 scans", "save it again")),
+    "many scans of many pixels": (
+        jpeg_of_scans((4096, 4096), 60),
+        "image/jpeg",
+        {},
+        "too_much_work",
+        ("4,096×4,096", "its many scans"),
+    ),
+    "many comments": (jpeg_with(b"\xff\xfe\0\2" * 9999, JPEG), None, {}, "too_much_work", ("1,024 segments",)),
+    "many chunks": (png_with(png_chunk(b"tEXt") * 20_000, PNG), None, {}, "too_much_work", ("16,384 chunks",)),
+    "lossless JPEG": (
+        JPEG.replace(b"\xff\xc0", b"\xff\xc3"),
+        None,
+        {},
+        "unsupported_picture",
+        ("losslessly", "progressive"),
+    ),
     "animation": (APNG, "image/png", {}, "animated_picture", ("2 frames",)),
     **BAD_NPY,
     **BAD_OPEN_INFERENCE,
