@@ -21,6 +21,7 @@ STATUS_OF_CODE: Mapping[str, int] = MappingProxyType(
         "form_body": 415,
         "unsupported_type": 415,
         "unsupported_picture": 415,
+        "unsupported_file": 415,
         "unrecognised_body": 415,
         # 422: readable, but not what the model takes.
         "wrong_json": 422,
@@ -49,6 +50,8 @@ STATUS_OF_CODE: Mapping[str, int] = MappingProxyType(
         "animated_picture": 422,
         # .npy, and tensors of the Open Inference Protocol
         "npy_as_raw": 422,
+        "json_as_raw": 422,
+        "numbers_as_raw": 422,
         "pickled_npy": 422,
         "wrong_datatype": 422,
         "wrong_shape": 422,

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from bad_input import BadInput, show
+from file_signatures import find_known_file
 from image_files import JPEG_SIGNATURE, PNG_SIGNATURE, ImageFile, read_image_file
 
 # Decoded, 64 MiB at four bytes a pixel; a telephone's 12 megapixels fit. Also what a request may cost: image_files.py
@@ -38,6 +39,19 @@ def is_picture(body: bytes | bytearray) -> bool:
     return body.startswith((PNG_SIGNATURE, JPEG_SIGNATURE))
 
 
+def is_whole_picture(body: bytes | bytearray) -> bool:
+    """Tell whether this is PNG or JPEG by more than the three bytes with which a raw image, too, may begin."""
+    if not body.startswith(JPEG_SIGNATURE):
+        return body.startswith(PNG_SIGNATURE)
+    try:
+        read_image_file(body)
+    except ValueError:
+        return False
+    except BadInput:
+        pass
+    return True
+
+
 def decode_picture(body: bytes | bytearray) -> NDArray[np.uint8]:
     """Turn one picture into a model input; as `decode_counted`, which tells more."""
     return decode_counted(body, MAX_PIXELS)[0]
@@ -61,10 +75,12 @@ def decode_counted(body: bytes | bytearray, max_pixels: int) -> tuple[NDArray[np
         BadInput: another format, above `max_pixels`, animated, truncated or broken.
     """
     if not is_picture(body):
+        known = find_known_file(body)
+        what = f"is {known.name}" if known is not None else "is of no known kind"
         raise BadInput(
             "unsupported_picture",
-            f"The picture begins with {show(bytes(body[:12]))}, which is neither PNG nor JPEG. Convert it to "
-            "one of them.",
+            f"The picture {what} (it begins with {show(bytes(body[:12]))}), expected PNG or JPEG. Convert it to one of "
+            "them.",
         )
     try:
         file = read_image_file(body)
