@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bad_input import STATUS_OF_CODE
+from benchmarks.fuzz_bodies import PYTHON_INSIDES
 from decoding import BadInput, decode_request
 from tests.handler.bad_forms import BAD_FORMS
 from tests.handler.bad_tensors import BAD_NPY, BAD_OPEN_INFERENCE
@@ -404,6 +405,7 @@ def test_refusal_says_what_came(body, content_type, query, code, words):
     assert (refusal.code, refusal.status) == (code, STATUS_OF_CODE[code])
     assert [word for word in words if word not in refusal.message] == []
     refusal.message.encode()  # no lone surrogates
+    assert PYTHON_INSIDES.search(refusal.message) is None
     assert len(refusal.message) < 500
 
 
@@ -456,6 +458,7 @@ def decodes_or_refuses(body: object, content_type: str | None, query: dict[str, 
         decoded = decode_request(body, content_type, query)
     except BadInput as refusal:
         refusal.message.encode()
+        assert "object at 0x" not in refusal.message
     else:
         assert decoded.images.shape[1:] == (32, 32, 3)
         assert decoded.images.dtype.isnative

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bad_input import STATUS_OF_CODE
+from benchmarks.fuzz_bodies import PYTHON_INSIDES
 from decoding import BadInput, DecodedRequest, decode_form, is_form
 from tests.handler.bad_forms import BAD_FORMS
 from tests.handler.samples import IMAGE, PNG, encode, npy_of, png_of
@@ -109,6 +110,7 @@ def test_refusal_names_the_field(fields, headers, code, words):
     assert (refusal.code, refusal.status) == (code, STATUS_OF_CODE[code])
     assert [word for word in words if word not in refusal.message] == []
     refusal.message.encode()
+    assert PYTHON_INSIDES.search(refusal.message) is None
     assert len(refusal.message) < 500
 
 

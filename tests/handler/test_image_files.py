@@ -1,6 +1,5 @@
 """What image files cost is known before they are decoded, and what is not pixels changes nothing."""
 
-import json
 import os
 import time
 import zlib
@@ -10,6 +9,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from bad_input import BadInput
+from benchmarks.fuzz_bodies import PYTHON_INSIDES
 from image_files import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS
 from pictures import MAX_PIXELS, decode_counted, decode_picture
 from tests.handler.heavy_files import (
@@ -244,5 +244,4 @@ def test_a_picture_that_is_not_square_is_turned_after_it_is_shrunk():
 def test_a_broken_file_is_told_of_without_the_insides_of_python(picture):
     refusal = refusal_of(picture)
     assert refusal.code == "unreadable_picture"
-    assert [word for word in ("object at", "0x", "b'", 'b"', "<") if word in refusal.message] == []
-    json.dumps(refusal.message)
+    assert PYTHON_INSIDES.search(refusal.message) is None
