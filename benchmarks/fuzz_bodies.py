@@ -245,7 +245,8 @@ def _disguise(request: Request, rng: Rng) -> Request:
 _FILE_STARTS = (
     b"GIF89a", b"II*\0", b"MM\0*", b"BM" + bytes(12) + b"\x28\0\0\0", b"\0\0\1\0\1\0", b"P6\n32 32\n255\n", b"PK\3\4",
     b"RIFF\0\0\0\0WEBP", b"8BPS\0\1", b"%PDF-1.7", b"\x1f\x8b\x08\0\0\0\0\0\0\3", b"\0\0\0\x1cftypavif",
-    b"\x89HDF\r\n\x1a\n", b"\x80\4\x95", b"iVBORw0KGgo", b"\xef\xbb\xbf{", b"\xff\xfe[\0", b"<!DOCTYPE html>", b"", b"{", b"[0, ",
+    b"\x89HDF\r\n\x1a\n", b"\x80\4\x95", b"iVBORw0KGgo", b"\xef\xbb\xbf{", b"\xff\xfe[\0",
+    b"<!DOCTYPE html>", b"", b"{", b"[0, ",
 )  # fmt: skip
 _WIDE_TYPES = ("<f4", ">f4", "<f8", "<f2", "<i8", "<i4", "<i2", ">f8")
 
