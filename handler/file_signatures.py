@@ -26,13 +26,17 @@ class KnownFile(NamedTuple):
 
 def find_known_file(body: _Body) -> KnownFile | None:
     """Name the file that this is, or None where it may be anything."""
-    for start, name in _STARTS:
-        if body.startswith(start):
-            return KnownFile(name, is_picture=name in _PICTURES)
-    for is_one, name in _CHECKS:
-        if is_one(body):
-            return KnownFile(name, is_picture=name in _PICTURES)
-    return None
+    # Nearly every raw image is past by these few looks.
+    if (
+        bytes(body[:1]) not in _FIRST_BYTES
+        and not body.endswith(_TGA_END)
+        and body[8:10] != b'{"'
+        and not _is_inside(body)
+    ):
+        return None
+    name = next((name for start, name in _STARTS if body.startswith(start)), None)
+    name = name or next((name for is_one, name in _CHECKS if is_one(body)), None)
+    return KnownFile(name, is_picture=name in _PICTURES) if name is not None else None
 
 
 _STARTS: tuple[tuple[bytes | tuple[bytes, ...], str], ...] = (
@@ -122,6 +126,11 @@ def _is_onnx(body: _Body) -> bool:
     return body[:1] == b"\x08" and body[2:3] == b"\x12" and length > 3 and _PRODUCER.fullmatch(producer) is not None
 
 
+def _is_inside(body: _Body) -> bool:
+    return body[128:132] == b"DICM" or body[257:262] == b"ustar"
+
+
+_TGA_END = b"TRUEVISION-XFILE.\0"
 _NETPBM = re.compile(rb"P[1-6]\s(?:\s|#[^\n]{0,200}\n){0,20}\d{1,5}\s+\d{1,5}\s|P7\nWIDTH|P[Ff]\n\d{1,5} \d{1,5}\n")
 _PRODUCER = re.compile(rb"[A-Za-z][A-Za-z0-9 ._-]+")
 _CHECKS: tuple[tuple[Callable[[_Body], bool], str], ...] = (
@@ -133,7 +142,7 @@ _CHECKS: tuple[tuple[Callable[[_Body], bool], str], ...] = (
     (lambda body: _is_isobmff(body, b"avif", b"avis"), "an AVIF file"),
     (lambda body: _is_isobmff(body, b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1"), "a HEIC file"),
     (_is_isobmff, "an MP4 or QuickTime file"),
-    (lambda body: body.endswith(b"TRUEVISION-XFILE.\0"), "a TGA file"),
+    (lambda body: body.endswith(_TGA_END), "a TGA file"),
     (lambda body: body.startswith(b"icns") and int.from_bytes(body[4:8]) == len(body), "an icon file"),
     (lambda body: body[128:132] == b"DICM", "a DICOM file"),
     (lambda body: body[:3] == b"BZh" and body[4:10] == b"1AY&SY", "a bzip2 file"),
@@ -152,3 +161,10 @@ _PICTURES = frozenset(
         "an AVIF", "a HEIC", "a TGA", "a DICOM", "a PDF", "a PostScript",
     )
 )  # fmt: skip
+
+_CHECKED_STARTS = (b"BM", b"\0\0", b"P", b"RIFF", b"icns", b"BZh", b"\x1f\x8b", b"\x80", b"\x08")
+_FIRST_BYTES = frozenset(
+    start[:1]
+    for starts in (*(starts for starts, _name in _STARTS), _CHECKED_STARTS)
+    for start in (starts if isinstance(starts, tuple) else (starts,))
+)

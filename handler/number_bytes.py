@@ -32,27 +32,28 @@ def find_number_type(body: bytes | bytearray) -> str | None:
     Args:
         body: N × 3,072 bytes.
     """
+    if len(body) % (2 * IMAGE_LENGTH):  # as for a single image
+        return None
     with np.errstate(all="ignore"):
-        for descr, may_be, are in _candidates(len(body)):
+        for descr, width, may_be, are in _types():
+            if len(body) % (width * IMAGE_LENGTH):
+                continue
             numbers = np.frombuffer(body, dtype=descr)
             if may_be(numbers[:_SAMPLE]) and _are_not_black(numbers) and may_be(numbers) and are(numbers):
-                order = " of big-endian byte order" if descr.startswith(">") else ""
-                return f"{np.dtype(descr).name}{order}"
+                return f"{np.dtype(descr).name}{' of big-endian byte order' if descr.startswith('>') else ''}"
     return None
 
 
 _Check = Callable[[_Numbers], bool]
 
 
-def _candidates(length: int) -> Iterator[tuple[str, _Check, _Check]]:
-    for kinds, may_be, are in (
-        (("f4", "f8"), _in_range, _have_exponents),
-        (("f2", "i2", "i4", "i8"), _are_pixel_values, _are_many_values),
-    ):
-        for kind in kinds:
-            if length % (IMAGE_LENGTH * np.dtype(kind).itemsize) == 0:
-                yield f"<{kind}", may_be, are
-                yield f">{kind}", may_be, are
+def _types() -> Iterator[tuple[str, int, _Check, _Check]]:
+    """Yield each type with its width in bytes, a check of a part of the numbers and one of all."""
+    for order in "<>":
+        yield f"{order}f4", 4, _in_range, _have_exponents
+        yield f"{order}f8", 8, _in_range, _have_exponents
+        for kind in ("f2", "i2", "i4", "i8"):
+            yield f"{order}{kind}", int(kind[1]), _are_pixel_values, _are_many_values
 
 
 def _are_not_black(numbers: _Numbers) -> bool:

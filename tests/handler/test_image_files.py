@@ -35,7 +35,7 @@ MEGABYTES = os.urandom(2_000_000).hex().encode()
 def refusal_of(picture: bytes, max_pixels: int = MAX_PIXELS) -> BadInput:
     started = time.process_time()
     with pytest.raises(BadInput) as caught:
-        decode_counted(picture, max_pixels)
+        decode_counted(bytearray(picture), max_pixels)
     assert time.process_time() - started < MOST_S / 4, "rejected only after the work was done"
     return caught.value
 
@@ -100,7 +100,7 @@ def test_the_worst_that_is_taken_is_done_within_a_second(name):
     assert len(picture) < 6_553_500
     started = time.process_time()
     try:
-        assert decode_picture(picture).shape == (32, 32, 3)
+        assert decode_picture(bytearray(picture)).shape == (32, 32, 3)  # as TorchServe hands it over
     except BadInput as refusal:
         assert refusal.code == "unreadable_picture"
     assert time.process_time() - started < MOST_S
@@ -149,7 +149,7 @@ METADATA = {
 
 @pytest.mark.parametrize("name", METADATA)
 def test_what_is_no_pixel_changes_nothing(name):
-    assert np.array_equal(decode_picture(METADATA[name]()), IMAGE)
+    assert np.array_equal(decode_picture(bytearray(METADATA[name]())), IMAGE)
 
 
 def test_segments_that_are_no_pixels_change_nothing():
@@ -217,7 +217,7 @@ PLACES = {
 def test_orientation_is_that_which_pillow_finds(place, orientation):
     picture = PLACES[place](orientation, encode(Image.fromarray(IMAGE)), JPEG)
     expected = np.asarray(ImageOps.exif_transpose(as_read(picture)).convert("RGB"))
-    assert np.array_equal(decode_picture(picture), expected)
+    assert np.array_equal(decode_picture(bytearray(picture)), expected)
 
 
 def test_a_picture_that_is_not_square_is_turned_after_it_is_shrunk():

@@ -23,7 +23,7 @@ KNOWN |= {name: (file, "unsupported_file") for name, file in WHOLE.items()}
 def test_a_file_of_a_fitting_length_is_named(file, code, content_type):
     assert len(file) % 3072 == 0
     with pytest.raises(BadInput) as caught:
-        decode_request(file, content_type, {})
+        decode_request(bytearray(file), content_type, {})  # as TorchServe hands it over
     assert (caught.value.code, caught.value.status) == (code, 415)
     known = find_known_file(file)
     assert known is not None
@@ -42,7 +42,7 @@ def test_a_picture_of_another_kind_is_named_under_any_content_type(name):
 @pytest.mark.parametrize("array", NUMBERS.values(), ids=NUMBERS)
 def test_wider_numbers_are_named(array, content_type):
     with pytest.raises(BadInput) as caught:
-        decode_request(array.tobytes(), content_type, {})
+        decode_request(bytearray(array.tobytes()), content_type, {})
     assert (caught.value.code, caught.value.status) == ("numbers_as_raw", 422)
     assert array.dtype.name in caught.value.message
     assert "x-npy" in caught.value.message
@@ -68,7 +68,7 @@ def test_json_of_a_fitting_length_is_no_raw_image(text):
 
 def check_taken(images: np.ndarray) -> None:
     for content_type in (RAW, None):
-        assert np.array_equal(decode_request(images.tobytes(), content_type, {}).images, images)
+        assert np.array_equal(decode_request(bytearray(images.tobytes()), content_type, {}).images, images)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
@@ -151,7 +151,7 @@ def test_twenty_thousand_images_begin_like_no_file():
         low = int(rng.integers(0, 256))
         high = int(rng.integers(low, min(256, low + 2 ** int(rng.integers(0, 9)))))
         image = rng.integers(low, high + 1, 3072, dtype=np.uint8)
-        assert find_known_file(image.tobytes()) is None, (number, low, high)
+        assert find_known_file(bytearray(image.tobytes())) is None, (number, low, high)
 
 
 # What is told of other content types ---------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ BOMS = {"UTF-8": "utf-8-sig", "UTF-16": "utf-16", "UTF-32": "utf-32", "UTF-16, n
 @pytest.mark.parametrize("encoding", BOMS.values(), ids=BOMS)
 def test_json_behind_a_byte_order_mark_is_taken(encoding, content_type):
     text = " " * (encoding != "utf-16-le") + str(IMAGE.ravel().tolist())
-    assert np.array_equal(decode_request(text.encode(encoding), content_type, {}).images[0], IMAGE)
+    assert np.array_equal(decode_request(bytearray(text.encode(encoding)), content_type, {}).images[0], IMAGE)
 
 
 @pytest.mark.parametrize(
