@@ -4,8 +4,6 @@ Each kind of body is one function in `_DECODERS`: (body, query) to DecodedReques
 have a function of their own, `decode_form`.
 """
 
-import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +11,12 @@ from typing import Any
 from bad_input import BadInput, show
 from file_signatures import find_known_file
 from forms import FORM_TYPE, Field, check_form, decode_fields, option_fields
+from json_body import begins_like_json, parse_json
 from npy import decode_npy, is_npy
 from number_bytes import find_number_type
 from open_inference import OpenInferenceReply, decode_open_inference
 from pictures import decode_picture, is_picture, is_whole_picture
-from pixels import IMAGE_LENGTH, MAX_IMAGES, Images, Pixels, decode_bare_list, decode_image, decode_images, decode_raw
+from pixels import IMAGE_LENGTH, Images, Pixels, decode_bare_list, decode_image, decode_images, decode_raw
 from request_options import OPTION_NAMES, Options, join_query_and_headers, read_options
 
 __all__ = ["BadInput", "DecodedRequest", "decode_form", "decode_request", "is_form"]
@@ -34,14 +33,6 @@ BODY_KINDS = (
     FORM_TYPE,
 )
 _TAKEN = f"{', '.join(BODY_KINDS[:-1])} or {BODY_KINDS[-1]}"
-
-
-# The beginning of JSON, also behind a byte order mark, also in UTF-16 and UTF-32, which Windows PowerShell writes.
-_JSON_START = re.compile(rb"(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff|\0\0\xfe\xff)?[ \t\r\n\0]*[\[{]")
-# 256 nested images are 270,594 lists and 786,432 numbers. Parsing more takes up to a second.
-_MAX_JSON_LISTS = 300_000
-_MAX_JSON_VALUES = 1_000_000
-_MAX_JSON_KEYS = 10_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +114,7 @@ def _decode_untyped(body: object, query: Mapping[str, str]) -> DecodedRequest:
     if is_npy(body):
         return _decode_npy(body, query)
     fits_raw = len(body) > 0 and len(body) % IMAGE_LENGTH == 0
-    if _JSON_START.match(body):
+    if begins_like_json(body):
         try:
             parsed = _parse_json(body)
         except BadInput:
@@ -195,38 +186,7 @@ def _image_key(value: dict[str, Any]) -> str:
 def _parse_json(body: bytes | bytearray) -> object:
     if not body.strip():
         raise _empty()
-    _check_json_size(body)
-    try:
-        return json.loads(body)
-    except json.JSONDecodeError as error:
-        where = f"at line {error.lineno}, column {error.colno} (character {error.pos:,} of {len(error.doc):,})"
-        reason = f"{error.msg} {where}"
-    except UnicodeDecodeError as error:
-        reason = f"not UTF-8 at byte {error.start:,}"
-    except RecursionError:
-        reason = "nested too deep"
-    except ValueError as error:  # a whole number of more digits than Python reads
-        reason = str(error)
-    raise BadInput(
-        "malformed_json",
-        f"The body is not JSON: {reason}. It begins with {show(bytes(body[:20]))}. "
-        "Send it whole; for raw bytes the header is Content-Type: application/octet-stream.",
-    )
-
-
-def _check_json_size(body: bytes | bytearray) -> None:
-    """Count what parsing costs, by the signs between values; those in strings count too."""
-    for what, found, most in (
-        ("lists and objects", body.count(b"[") + body.count(b"{"), _MAX_JSON_LISTS),
-        ("values", body.count(b","), _MAX_JSON_VALUES),
-        ("keys", body.count(b":"), _MAX_JSON_KEYS),
-    ):
-        if found > most:
-            raise BadInput(
-                "too_much_work",
-                f"The JSON has {found:,} {what}, at most {most:,} are parsed; 256 images have fewer. Send "
-                f"{MAX_IMAGES} images or fewer, and nothing else in the body.",
-            )
+    return parse_json(body)
 
 
 def _decode_raw(body: object, query: Mapping[str, str]) -> DecodedRequest:
@@ -261,7 +221,7 @@ def _reject_files_as_raw(data: bytes | bytearray) -> None:
             "Content-Type: application/x-npy.",
         )
     _reject_known_file(data)
-    if _JSON_START.match(data):
+    if begins_like_json(data):
         try:
             _parse_json(data)
         except BadInput:  # pixels, of which the first happen to be a bracket
@@ -346,7 +306,7 @@ def _hint_at_type(body: object) -> str:
     if known is not None:
         return f" The body is {known.name}: convert it."
     kinds = {
-        "application/json": _JSON_START.match(body) is not None,
+        "application/json": begins_like_json(body),
         "application/x-npy": is_npy(body),
         "image/png or image/jpeg": is_picture(body),
     }

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from bad_input import BadInput, show
 from file_signatures import find_known_file
@@ -123,18 +123,38 @@ def _reason(error: Exception) -> str:
 
 
 def _decode(file: ImageFile) -> NDArray[np.uint8]:
-    picture: Image.Image = Image.open(io.BytesIO(file.data), formats=(file.kind,))
+    return to_model_input(Image.open(io.BytesIO(file.data), formats=(file.kind,)), file.orientation)
+
+
+def to_model_input(picture: Image.Image, orientation: int | None = None) -> NDArray[np.uint8]:
+    """Decode an opened picture to uint8 (32, 32, 3), RGB, by the rules of `decode_counted`.
+
+    Training and client open further formats by themselves, within limits of their own; the pixels all come from here.
+    A picture that is broken makes Pillow raise nearly anything.
+
+    Args:
+        picture: of any format.
+        orientation: as Exif counts them, 1 to 8; None to ask Pillow for it.
+    """
     picture.draft(None, _JPEG_DRAFT_SIZE)
     picture.load()
+    turn = _TURNS.get(_orientation_of(picture) if orientation is None else orientation)
     rgb = _to_rgb(picture)
     factors = (max(1, rgb.width // _REDUCED_SIDE), max(1, rgb.height // _REDUCED_SIDE))
     if factors != (1, 1):
         rgb = rgb.reduce(factors)
-    if file.orientation in _TURNS:
-        rgb = rgb.transpose(_TURNS[file.orientation])
+    if turn is not None:
+        rgb = rgb.transpose(turn)
     if rgb.size != _SIZE:
         rgb = rgb.resize(_SIZE, Image.Resampling.BICUBIC)  # Pillow widens the filter when it shrinks: antialiased
     return np.array(rgb, dtype=np.uint8)
+
+
+def _orientation_of(picture: Image.Image) -> int:
+    try:
+        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # an EXIF block that cannot be read turns nothing
+        return 1
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from bad_input import BadInput
 from benchmarks.fuzz_bodies import PYTHON_INSIDES
 from image_files import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS
-from pictures import MAX_PIXELS, decode_counted, decode_picture
+from pictures import MAX_PIXELS, decode_counted, decode_picture, to_model_input
 from tests.handler.heavy_files import (
     as_read,
     exif_of,
@@ -218,6 +218,7 @@ def test_orientation_is_that_which_pillow_finds(place, orientation):
     picture = PLACES[place](orientation, encode(Image.fromarray(IMAGE)), JPEG)
     expected = np.asarray(ImageOps.exif_transpose(as_read(picture)).convert("RGB"))
     assert np.array_equal(decode_picture(bytearray(picture)), expected)
+    assert np.array_equal(to_model_input(as_read(picture)), expected)
 
 
 def test_a_picture_that_is_not_square_is_turned_after_it_is_shrunk():
