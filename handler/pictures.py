@@ -107,7 +107,7 @@ def _check_cost(file: ImageFile, max_pixels: int) -> None:
             "32×32.",
         )
     if file.work > max_pixels:
-        why = "its 16 bits a channel or its thousands of chunks" if file.kind == "PNG" else "its many scans"
+        why = "its deep channels, rows or chunks" if file.kind == "PNG" else "its many scans or tables"
         raise BadInput(
             "too_much_work",
             f"The picture of {file.width:,}×{file.height:,} pixels takes as long to decode as one of {file.work:,}, "

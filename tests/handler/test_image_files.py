@@ -122,6 +122,32 @@ def test_several_pictures_share_what_a_request_may_cost():
     assert refusal_of(picture, 1024).code == "picture_too_large"
 
 
+SMALL = {
+    "one column": lambda: png_of_zeros(1, 65_535),
+    "one row": lambda: png_of_zeros(65_535, 1),
+    "pixels of 16 bits": lambda: png_of_zeros(256, 256, depth=16),
+    "100 scans": lambda: jpeg_of_scans((64, 64), MAX_SCANS),
+    "20 scans": lambda: jpeg_of_scans((256, 256), 20),
+    "300 tables": lambda: jpeg_with(jpeg_segment(0xDB, bytes([0]) + bytes([1] * 64)) * 300, JPEG),
+    "16,000 chunks": lambda: png_with(png_chunk(b"abCd") * 16_000, PNG),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_256_files_together_are_done_within_a_second(name):
+    """What is small in one file, and taken as often as the budget allows."""
+    picture = bytearray(SMALL[name]())
+    left = MAX_PIXELS
+    started = time.process_time()
+    for _ in range(256):
+        try:
+            left -= decode_counted(picture, left)[1]
+        except BadInput as refusal:
+            assert refusal.code in ("too_much_work", "picture_too_large")
+            break
+    assert time.process_time() - started < MOST_S
+
+
 @pytest.mark.parametrize("marker", [0xC3, 0xC9, 0xCA], ids=["lossless", "arithmetic", "arithmetic, progressive"])
 def test_a_jpeg_that_browsers_do_not_decode_is_named(marker):
     refusal = refusal_of(JPEG.replace(b"\xff\xc0", bytes((0xFF, marker)), 1))
