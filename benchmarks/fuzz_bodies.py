@@ -3,6 +3,7 @@
 import io
 import json
 import random
+import re
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,11 @@ from PIL import Image
 MODEL_PATH = "/predictions/cifar"
 # TorchServe's own answer to more, config.properties: 413 without a body, before the handler sees anything.
 MAX_REQUEST_BYTES = 6_553_500
+
+# What no message to a client may hold: addresses, types and bytes as Python prints them.
+PYTHON_INSIDES = re.compile(
+    r"object at 0x|bytearray\(|(?:^|[\s(\[])b['\"]|\barray\(|dtype\(|<class |<built-in|Traceback"
+)
 
 
 @dataclass(frozen=True)
@@ -72,6 +78,7 @@ def _good_binary(images: NDArray[np.uint8]) -> list[Request]:
         Request("PNG", picture(large.convert("RGBA"), "PNG"), None),
         Request("JPEG", picture(images[0], "JPEG"), "image/jpeg"),
         Request("JPEG", picture(large, "JPEG"), "image/jpeg", {"X-Top-K": "1"}, method="PUT"),
+        Request("JPEG", picture(large.resize((64, 48)), "JPEG", progressive=True), "image/jpeg"),
         Request(".npy", array_file(images[0]), npy),
         Request(".npy", array_file(images[:3].astype(np.float32)), npy),
         Request("no type", images[:2].tobytes(), None, method="PUT"),
@@ -87,10 +94,10 @@ def _good_multipart(images: NDArray[np.uint8]) -> list[Request]:
     ]
 
 
-def picture(pixels: NDArray[np.uint8] | Image.Image, format_: str) -> bytes:
+def picture(pixels: NDArray[np.uint8] | Image.Image, format_: str, **options: Any) -> bytes:
     """Encode a picture."""
     file = io.BytesIO()
-    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(file, format_)
+    (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(file, format_, **options)
     return file.getvalue()
 
 
@@ -225,7 +232,25 @@ def _slice(body: bytes, rng: Rng) -> tuple[int, int]:
     return start, min(len(body), start + rng.choice((1, 4, 100, 3072)))
 
 
-_CHANGES: tuple[Change, ...] = (_flip_bits, _cut, _drop, _repeat, _insert, _change_type, _change_way)
+def _disguise(request: Request, rng: Rng) -> Request:
+    """Send what is no raw pixels at a length of raw pixels: another kind of file, wider numbers, text."""
+    start = rng.choice(_FILE_STARTS)
+    pixels = np.frombuffer(rng.randbytes(3072), np.uint8)
+    wide = rng.choice((pixels / 255, pixels / 127.5 - 1, pixels)).astype(rng.choice(_WIDE_TYPES)).tobytes()
+    file = start + rng.randbytes(-len(start) % 3072)
+    body = rng.choice((file, wide, wide * 3, start + request.body[: 3072 - len(start)], request.body))
+    return replace(request, body=body, content_type=rng.choice(("application/octet-stream", None, "image/png")))
+
+
+_FILE_STARTS = (
+    b"GIF89a", b"II*\0", b"MM\0*", b"BM" + bytes(12) + b"\x28\0\0\0", b"\0\0\1\0\1\0", b"P6\n32 32\n255\n", b"PK\3\4",
+    b"RIFF\0\0\0\0WEBP", b"8BPS\0\1", b"%PDF-1.7", b"\x1f\x8b\x08\0\0\0\0\0\0\3", b"\0\0\0\x1cftypavif",
+    b"\x89HDF\r\n\x1a\n", b"\x80\4\x95", b"iVBORw0KGgo", b"\xef\xbb\xbf{", b"\xff\xfe[\0",
+    b"<!DOCTYPE html>", b"", b"{", b"[0, ",
+)  # fmt: skip
+_WIDE_TYPES = ("<f4", ">f4", "<f8", "<f2", "<i8", "<i4", "<i2", ">f8")
+
+_CHANGES: tuple[Change, ...] = (_flip_bits, _cut, _drop, _repeat, _insert, _disguise, _change_type, _change_way)
 
 
 def _change_of(request: Request) -> Change | None:
@@ -243,6 +268,7 @@ def _change_of(request: Request) -> Change | None:
 _TEXTS: Mapping[str, str] = {
     "@surrogate": r'"\ud800"', "@digits": "9" * 5000, "@1e400": "1e400", "@tiny": "1e-400", "@minus": "-0",
     "@deep": "[" * 3000 + "]" * 3000, "@deeper": "[" * 100_000, "@object": '{"a":' * 1500 + "1" + "}" * 1500,
+    "@lists": "[" + "[]," * 300_000 + "0]", "@keys": "{" + ",".join(f'"{n}":1' for n in range(20_000)) + "}",
     "@bare": "undefined", "@comment": "/* 1 */ 1", "@point": "1.", "@plus": "+1", "@hex": "0x10", "@nul": "\0",
 }  # fmt: skip
 
@@ -319,8 +345,9 @@ def _change_png(request: Request, rng: Rng) -> Request:
     sizes = (0, 1, 31, 32, 33, 4096, 4097, 20_000, 2**31 - 1, 2**32 - 1)
     if rng.random() < 0.3:
         names = (b"acTL", b"tRNS", b"eXIf", b"gAMA", b"PLTE", b"iCCP", b"zTXt", b"IDAT", b"IEND", b"abcd")
-        chunk = rng.choice(names) + rng.randbytes(rng.choice((0, 1, 8, 300)))
-        return replace(request, body=body[:33] + _png_chunk(chunk) + body[33:])
+        chunk = rng.choice(names) + rng.choice((rng.randbytes(rng.choice((0, 1, 8, 300))), *_METADATA))
+        floods = rng.choice((1, 1, 1, 1, 100, 20_000))
+        return replace(request, body=(body[:33] + _png_chunk(chunk) * floods + body[33:])[:MAX_REQUEST_BYTES])
     width, height, *rest = struct.unpack(">IIBBBBB", body[16:29])
     width, height = rng.choice((width, rng.choice(sizes))), rng.choice((height, rng.choice(sizes)))
     place = rng.randrange(len(rest) * 2)
@@ -328,6 +355,13 @@ def _change_png(request: Request, rng: Rng) -> Request:
         rest[place] = rng.choice((0, 1, 2, 3, 4, 6, 8, 16, 255))
     header = b"IHDR" + struct.pack(">IIBBBBB", width, height, *rest)
     return replace(request, body=body[:8] + _png_chunk(header) + body[33:])
+
+
+_METADATA = (
+    b"Raw profile type exif\0\0" + zlib.compress(bytes(2_000_000)),
+    b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"x"),
+    b"icc\0\0" + zlib.compress(bytes(2_000_000)), b"MM\0*\0\0\0\x08\xff\xff" + b"\1\x12\0\3\0\0\0\1\0\6\0\0" * 99,
+)  # fmt: skip
 
 
 def _png_chunk(content: bytes) -> bytes:
@@ -338,12 +372,17 @@ def _png_chunk(content: bytes) -> bytes:
 def _change_jpeg(request: Request, rng: Rng) -> Request:
     """Change the size in the frame header, or put a segment behind the start."""
     body = request.body
-    frame = body.find(b"\xff\xc0")
+    last_scan = body.rfind(b"\xff\xda")
+    if last_scan > 0 and rng.random() < 0.2:
+        repeated = body[last_scan:-2] * rng.choice((2, 50, 99, 101, 5000))
+        return replace(request, body=(body[:last_scan] + repeated)[: MAX_REQUEST_BYTES - 2] + b"\xff\xd9")
+    frame = max(body.find(b"\xff\xc0"), body.find(b"\xff\xc2"))
     if frame < 0 or len(body) < frame + 9 or rng.random() < 0.4:
         marker = rng.choice((0xE1, 0xE2, 0xEE, 0xC0, 0xC2, 0xC4, 0xDA, 0xDB, 0xDD, 0xFE))
         content = rng.choice((b"Exif\0\0", b"MPF\0", b"Adobe\0", b"")) + rng.randbytes(rng.choice((0, 4, 60)))
         segment = bytes((0xFF, marker)) + struct.pack(">H", len(content) + 2) + content
-        return replace(request, body=body[:2] + segment + body[2:])
+        floods = rng.choice((1, 1, 1, 1, 500, 5000))
+        return replace(request, body=(body[:2] + segment * floods + body[2:])[:MAX_REQUEST_BYTES])
     size = struct.pack(">HH", rng.choice((0, 1, 32, 4096, 65_535)), rng.choice((0, 1, 33, 4097, 65_535)))
     return replace(request, body=body[: frame + 5] + size + body[frame + 9 :])
 

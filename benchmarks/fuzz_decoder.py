@@ -130,10 +130,14 @@ def as_fields(body: bytes) -> dict[str, object]:
 
 def check_refusal(refusal: Any) -> None:
     """Demand what every refusal must be: a status of the contract, and a message that can be sent."""
+    from benchmarks.fuzz_bodies import PYTHON_INSIDES
+
     message = refusal.message
     message.encode("utf-8")  # a lone surrogate raises
     if refusal.status not in REFUSALS:
         raise AssertionError(f"status {refusal.status} with the code {refusal.code}")
+    if PYTHON_INSIDES.search(message):
+        raise AssertionError(f"{refusal.code} with the insides of Python: {message}")
     if not message or len(message) > MAX_MESSAGE_CHARACTERS:
         raise AssertionError(f"{refusal.code} with a message of {len(message):,} characters")
 

@@ -37,7 +37,13 @@ sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "handler"))
 
 from bad_input import STATUS_OF_CODE  # noqa: E402
-from benchmarks.fuzz_bodies import MAX_REQUEST_BYTES, Request, good_requests, make_bad_request  # noqa: E402
+from benchmarks.fuzz_bodies import (  # noqa: E402
+    MAX_REQUEST_BYTES,
+    PYTHON_INSIDES,
+    Request,
+    good_requests,
+    make_bad_request,
+)
 from client.management import ManagementClient  # noqa: E402
 from client.options import ManagementUrlOption, UrlOption  # noqa: E402
 from training.command import run_stage  # noqa: E402
@@ -362,6 +368,8 @@ def _check_error_form(document: dict[str, Any], status: int) -> str | None:
         return f"status {status} without error.code and error.message"
     if STATUS_OF_CODE.get(error.get("code", "")) != status:
         return f"status {status} with the code {error.get('code')!r}, which is not in the contract with that status"
+    if PYTHON_INSIDES.search(error["message"]):
+        return f"status {status} with the insides of Python: {error['message']}"
     return None
 
 

@@ -16,10 +16,12 @@ STATUS_OF_CODE: Mapping[str, int] = MappingProxyType(
         # 413: more than one request may hold.
         "too_many_images": 413,
         "picture_too_large": 413,
+        "too_much_work": 413,
         # 415: this kind of body is not taken.
         "form_body": 415,
         "unsupported_type": 415,
         "unsupported_picture": 415,
+        "unsupported_file": 415,
         "unrecognised_body": 415,
         # 422: readable, but not what the model takes.
         "wrong_json": 422,
@@ -48,6 +50,8 @@ STATUS_OF_CODE: Mapping[str, int] = MappingProxyType(
         "animated_picture": 422,
         # .npy, and tensors of the Open Inference Protocol
         "npy_as_raw": 422,
+        "json_as_raw": 422,
+        "numbers_as_raw": 422,
         "pickled_npy": 422,
         "wrong_datatype": 422,
         "wrong_shape": 422,
@@ -93,8 +97,9 @@ def show(value: object) -> str:
     if isinstance(value, int) and value.bit_length() > 64:  # Python refuses to print integers of 4,300 digits
         return f"an integer of {value.bit_length():,} bits"
     if isinstance(value, (str, bytes, bytearray)):
-        cut = value[:_SHOWN_CHARACTERS]
-        return ascii(cut) if len(cut) == len(value) else f"{cut!a}… ({len(value):,} long)"
+        cut = ascii(value[:_SHOWN_CHARACTERS] if isinstance(value, str) else bytes(value[:_SHOWN_CHARACTERS]))
+        shown = cut.removeprefix("b")  # bytes are shown as text, which they mostly are
+        return shown if len(value) <= _SHOWN_CHARACTERS else f"{shown}… ({len(value):,} long)"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return ascii(value)[:_SHOWN_CHARACTERS]

@@ -4,16 +4,18 @@ Each kind of body is one function in `_DECODERS`: (body, query) to DecodedReques
 have a function of their own, `decode_form`.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bad_input import BadInput, show
+from file_signatures import find_known_file
 from forms import FORM_TYPE, Field, check_form, decode_fields, option_fields
+from json_body import begins_like_json, parse_json
 from npy import decode_npy, is_npy
+from number_bytes import find_number_type
 from open_inference import OpenInferenceReply, decode_open_inference
-from pictures import JPEG_SIGNATURE, PNG_SIGNATURE, decode_picture, is_picture
+from pictures import decode_picture, is_picture, is_whole_picture
 from pixels import IMAGE_LENGTH, Images, Pixels, decode_bare_list, decode_image, decode_images, decode_raw
 from request_options import OPTION_NAMES, Options, join_query_and_headers, read_options
 
@@ -71,7 +73,7 @@ def decode_request(body: object, content_type: str | None, query: Mapping[str, s
         return _decode_untyped(body, query)
     decode = _DECODERS.get(media_type)
     if decode is None:
-        raise _unsupported(media_type)
+        raise _unsupported(media_type, body)
     return decode(body, query)
 
 
@@ -112,7 +114,7 @@ def _decode_untyped(body: object, query: Mapping[str, str]) -> DecodedRequest:
     if is_npy(body):
         return _decode_npy(body, query)
     fits_raw = len(body) > 0 and len(body) % IMAGE_LENGTH == 0
-    if body.lstrip()[:1] in (b"{", b"["):
+    if begins_like_json(body):
         try:
             parsed = _parse_json(body)
         except BadInput:
@@ -122,6 +124,7 @@ def _decode_untyped(body: object, query: Mapping[str, str]) -> DecodedRequest:
             return _decode_json(parsed, query)
     if fits_raw or not body:
         return _decode_raw(body, query)
+    _reject_known_file(body)
     raise BadInput(
         "unrecognised_body",
         f"The body of {len(body):,} bytes came without Content-Type and begins with {show(bytes(body[:12]))}: not "
@@ -183,27 +186,29 @@ def _image_key(value: dict[str, Any]) -> str:
 def _parse_json(body: bytes | bytearray) -> object:
     if not body.strip():
         raise _empty()
-    try:
-        return json.loads(body)
-    except json.JSONDecodeError as error:
-        where = f"at line {error.lineno}, column {error.colno} (character {error.pos:,} of {len(error.doc):,})"
-        reason = f"{error.msg} {where}"
-    except UnicodeDecodeError as error:
-        reason = f"not UTF-8 at byte {error.start:,}"
-    except RecursionError:
-        reason = "nested too deep"
-    except ValueError as error:  # a whole number of more digits than Python reads
-        reason = str(error)
-    raise BadInput(
-        "malformed_json",
-        f"The body is not JSON: {reason}. It begins with {show(bytes(body[:20]))}. "
-        "Send it whole; for raw bytes the header is Content-Type: application/octet-stream.",
-    )
+    return parse_json(body)
 
 
 def _decode_raw(body: object, query: Mapping[str, str]) -> DecodedRequest:
     data = _as_bytes(body)
-    if data.startswith(PNG_SIGNATURE) or (data.startswith(JPEG_SIGNATURE) and data.endswith(b"\xff\xd9")):
+    _reject_files_as_raw(data)
+    options = read_options({}, query)
+    _refuse_scale(options, "Raw bytes")
+    images = decode_raw(data)
+    numbers = find_number_type(data)
+    if numbers is not None:
+        raise BadInput(
+            "numbers_as_raw",
+            f"The body of {len(data):,} bytes holds numbers of the type {numbers}, expected raw pixels of one byte "
+            f"each, uint8: it would be taken for {len(images)} images. Send whole numbers in 0–255, "
+            "images.astype(numpy.uint8).tobytes(); or floats by numpy.save, with Content-Type: application/x-npy.",
+        )
+    return _request(Pixels(images, scaled=False), len(images) > 1, options)
+
+
+def _reject_files_as_raw(data: bytes | bytearray) -> None:
+    """Reject what would be taken for pixels where its length happens to fit."""
+    if is_whole_picture(data):
         raise BadInput(
             "picture_as_raw",
             "The body is a PNG or JPEG file but came as application/octet-stream, which means raw pixels. "
@@ -215,10 +220,28 @@ def _decode_raw(body: object, query: Mapping[str, str]) -> DecodedRequest:
             "The body is an .npy file but came as application/octet-stream, which means raw pixels. Send it with "
             "Content-Type: application/x-npy.",
         )
-    options = read_options({}, query)
-    _refuse_scale(options, "Raw bytes")
-    images = decode_raw(data)
-    return _request(Pixels(images, scaled=False), len(images) > 1, options)
+    _reject_known_file(data)
+    if begins_like_json(data):
+        try:
+            _parse_json(data)
+        except BadInput:  # pixels, of which the first happen to be a bracket
+            return
+        raise BadInput(
+            "json_as_raw",
+            "The body is JSON but came as application/octet-stream, which means raw pixels. Send it with "
+            "Content-Type: application/json.",
+        )
+
+
+def _reject_known_file(body: bytes | bytearray) -> None:
+    known = find_known_file(body)
+    if known is None:
+        return
+    advice = "Convert it to one of them." if known.is_picture else "Unpack or convert what it holds."
+    raise BadInput(
+        "unsupported_picture" if known.is_picture else "unsupported_file",
+        f"The body is {known.name}, expected PNG, JPEG, .npy, JSON or raw pixels. {advice}",
+    )
 
 
 def _decode_picture(body: object, query: Mapping[str, str]) -> DecodedRequest:
@@ -269,9 +292,25 @@ def _refuse_form(body: object, query: Mapping[str, str]) -> DecodedRequest:
     )
 
 
-def _unsupported(media_type: str) -> BadInput:
+def _unsupported(media_type: str, body: object) -> BadInput:
     code = "unsupported_picture" if media_type.startswith("image/") else "unsupported_type"
-    return BadInput(code, f"The Content-Type is {show(media_type)}, expected {_TAKEN}.")
+    return BadInput(code, f"The Content-Type is {show(media_type)}, expected {_TAKEN}.{_hint_at_type(body)}")
+
+
+def _hint_at_type(body: object) -> str:
+    if isinstance(body, str):  # TorchServe decodes text
+        body = body[:200].encode("utf-8", "replace")
+    if not isinstance(body, (bytes, bytearray)):
+        return ""
+    known = find_known_file(body)
+    if known is not None:
+        return f" The body is {known.name}: convert it."
+    kinds = {
+        "application/json": begins_like_json(body),
+        "application/x-npy": is_npy(body),
+        "image/png or image/jpeg": is_picture(body),
+    }
+    return "".join(f" The body looks like it: send it with Content-Type: {kind}." for kind in kinds if kinds[kind])
 
 
 _DECODERS: Mapping[str, Callable[[object, Mapping[str, str]], DecodedRequest]] = {

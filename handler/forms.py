@@ -11,15 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bad_input import BadInput, show
+from file_signatures import find_known_file
 from npy import decode_npy, is_npy
 from pictures import MAX_PIXELS, decode_counted, is_picture
-from pixels import Images, Pixels, check_count
+from pixels import MAX_IMAGES, Images, Pixels, check_count
 from request_options import OPTION_NAMES, Options
 
 FORM_TYPE = "multipart/form-data"
 
-# What a field costs beside its content: boundary, name, file name, content type. curl needs 150 to 200 bytes.
-_MAX_FIELD_OVERHEAD_BYTES = 1024
+# What a field takes at least beside its name, its content and the boundary, and what the end of the form takes.
+_LEAST_PART_BYTES = len("--\r\ncontent-disposition:form-data;name=\r\n\r\n\r\n")
+_LEAST_END_BYTES = len("----")
+# Room for what the handler does not see of a field: its content type, 40 bytes with the header's name, its file name,
+# and headers that some clients add. Two files of one name, each of 70 bytes, are then still found out.
+_ROOM_IN_FORM, _ROOM_IN_PART = 50, 140
+_MAX_FIELDS = MAX_IMAGES + len(OPTION_NAMES)
 
 
 class Field(NamedTuple):
@@ -43,8 +49,8 @@ def check_form(fields: Mapping[str, object], content_type: str, length: int | No
     """Refuse a form that TorchServe could not take apart, or of which it has dropped something.
 
     Several fields of one name, as `curl -F image=@a.png -F image=@b.png` sends them, cannot be seen in `fields`. They
-    are told by the length of the body, where so much of it is missing that no name and no boundary explains it. What is
-    dropped in small pieces, or from a body without Content-Length, is not noticed.
+    are told by the length of the body: it is compared with what a form of these fields takes. What is dropped from a
+    body without Content-Length, or beside JSON, is not noticed.
 
     Args:
         fields: name to content.
@@ -58,16 +64,29 @@ def check_form(fields: Mapping[str, object], content_type: str, length: int | No
             "the client write the header Content-Type, for it names the boundary: curl -F cat=@cat.png; in Python, "
             "requests.post(url, files=…).",
         )
-    contents = [value for value in fields.values() if isinstance(value, (bytes, bytearray))]
-    if length is None or len(contents) < len(fields):  # what the server has parsed has no known length any more
+    if len(fields) > _MAX_FIELDS:
+        check_count(len(fields))
+    sizes = [_size(content) for content in fields.values()]
+    if length is None or None in sizes:
         return
-    unexplained = length - sum(map(len, contents)) - sum(len(name.encode()) for name in fields)
-    if unexplained > _MAX_FIELD_OVERHEAD_BYTES * (len(fields) + 1):
+    boundary = content_type[content_type.lower().index("boundary=") + len("boundary=") :].partition(";")[0].strip(' "')
+    arrived = sum(size for size in sizes if size is not None)
+    names = sum(len(name.encode("utf-8", "replace")) for name in fields)
+    least = len(fields) * (_LEAST_PART_BYTES + len(boundary)) + names + arrived + len(boundary) + _LEAST_END_BYTES
+    if length > least + _ROOM_IN_FORM + _ROOM_IN_PART * len(fields):
         raise BadInput(
             "repeated_field",
-            f"The form has {length:,} bytes, but only {sum(map(len, contents)):,} arrived in {len(fields)} fields: of "
-            "several fields with one name, TorchServe keeps the last. Give each picture a name of its own.",
+            f"The form has {length:,} bytes, but its {len(fields)} fields with {arrived:,} bytes of content take "
+            f"{least:,}: of several fields with one name, TorchServe keeps the last. Give each picture a name of its "
+            "own; if each has one, shorten the file names.",
         )
+
+
+def _size(content: object) -> int | None:
+    """Return how many bytes the content had; None for JSON, which the server has parsed."""
+    if isinstance(content, str):
+        return len(content.encode("utf-8", "replace"))
+    return len(content) if isinstance(content, (bytes, bytearray)) else None
 
 
 def decode_fields(fields: Mapping[str, object], options: Options) -> tuple[Images, tuple[Field, ...]]:
@@ -118,9 +137,11 @@ def _decode_field(content: object, options: Options, max_pixels: int) -> tuple[P
             raise _not_scaled()
         return pixels, 0
     if not is_picture(content):
+        known = find_known_file(content)
+        what = f"is {known.name}" if known is not None else f"begins with {show(bytes(content[:12]))}"
         raise BadInput(
             "wrong_field",
-            f"It begins with {show(bytes(content[:12]))}, expected a picture (PNG, JPEG) or an .npy array. Options are "
+            f"It {what}, expected a picture (PNG, JPEG) or an .npy array. Options are "
             f"named {' and '.join(OPTION_NAMES)}.",
         )
     if options.max_value == 1:

@@ -25,14 +25,14 @@ with _handler_first():
     from bad_input import BadInput
     from buckets import BOUNDS, bucket_label
     from input_statistics import STATISTICS, describe_picture
-    from pictures import MAX_PIXELS, decode_picture, is_picture, to_model_input
+    from pictures import costs_too_much, decode_picture, is_picture, to_model_input
 
 __all__ = [
     "BOUNDS",
-    "MAX_PIXELS",
     "STATISTICS",
     "BadInput",
     "bucket_label",
+    "costs_too_much",
     "decode_picture",
     "describe_picture",
     "is_picture",

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from training.handler_modules import MAX_PIXELS, BadInput, decode_picture, is_picture, to_model_input
+from training.handler_modules import BadInput, costs_too_much, decode_picture, is_picture, to_model_input
 
 # Pillow also reads formats that start other programs (EPS) or have no pixels of their own; images need neither.
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -33,35 +33,19 @@ def decode_image_file(content: bytes) -> NDArray[np.uint8]:
         UnreadableImage: broken, of another format, an animation, of more than 89 megapixels, or of numbers without a
             known range (TIFF of floats or 32-bit integers).
     """
-    if not _may_be_sent(content):
+    if not server_takes(content):
         return _decode_here(content)
     try:
         return decode_picture(content)
     except BadInput as refusal:
-        if refusal.code == "picture_too_large":  # in pixels
-            return _decode_here(content)
         if refusal.code == "unreadable_picture" and refusal.__cause__ is not None:
             raise UnreadableImage(f"cannot be read, truncated or broken: {_reason(refusal.__cause__)}") from refusal
         raise UnreadableImage(refusal.message) from refusal
 
 
 def server_takes(content: bytes) -> bool:
-    """Tell by kind, length and number of pixels whether a file can be sent as it is; one that is broken can."""
-    if not _may_be_sent(content):
-        return False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-                return picture.width * picture.height <= MAX_PIXELS
-    except Image.DecompressionBombError:
-        return False
-    except Exception:  # the server says what is wrong with it
-        return True
-
-
-def _may_be_sent(content: bytes) -> bool:
-    return is_picture(content) and len(content) <= _MAX_SENT_BYTES
+    """Tell by kind, length and cost whether a file can be sent as it is; one that is broken can."""
+    return is_picture(content) and len(content) <= _MAX_SENT_BYTES and not costs_too_much(content)
 
 
 def _decode_here(content: bytes) -> NDArray[np.uint8]:

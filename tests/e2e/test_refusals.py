@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import requests
+from PIL import Image
 
 from bad_input import STATUS_OF_CODE
 from tests.e2e.service import Service
 from tests.handler.bad_forms import BAD_FORMS
 from tests.handler.bad_tensors import BAD_NPY, BAD_OPEN_INFERENCE
+from tests.handler.heavy_files import jpeg_of_scans, jpeg_with, png_chunk, png_of_zeros, png_with
+from tests.handler.samples import JPEG, PNG, encode
 from tests.handler.test_decoding import BAD
 
 RAW = "application/octet-stream"
@@ -137,3 +140,50 @@ def test_one_request_of_256_images_answers_as_256_requests_of_one(torchserve):
     assert [answer["class_index"] for answer in together] == [answer["class_index"] for answer in apart]
     confidences = [[answer["confidence"] for answer in answers] for answers in (together, apart)]
     assert confidences[0] == pytest.approx(confidences[1], abs=1e-5)
+
+
+HEAVY = {
+    "scans": (jpeg_of_scans((4096, 4096), 5000), 413),
+    "chunks": (png_with(png_chunk(b"tEXt") * 500_000, PNG), 413),
+    "comments": (jpeg_with(b"\xff\xfe\0\2" * 1_600_000, JPEG), 413),
+    "one column": (png_of_zeros(1, 4096 * 4096, colour=0), 413),
+    "the worst that is taken": (png_of_zeros(4096, 4096), 200),
+    "the most scans": (jpeg_of_scans((4096, 4096), 20), 200),
+}
+
+
+def test_files_that_take_long_to_decode_hold_nobody_up(torchserve, images, alive):
+    """Ten of each, among single images, from 16 clients: the first kinds took workers 2 to 45 s each."""
+    heavy = list(HEAVY.values())
+
+    def ask(index: int) -> tuple[int, int, float]:
+        started = time.monotonic()
+        if index % 4 == 0:
+            body, status = heavy[index // 4 % len(heavy)]
+            answer = torchserve.post(body, None)
+        else:
+            status, answer = 200, torchserve.post(images[index % len(images)].tobytes(), RAW)
+        return answer.status_code, status, time.monotonic() - started
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(ask, range(240)))
+    assert [came for came, expected, _ in answers if came != expected] == []
+    assert max(took for *_, took in answers) < 20
+    alive()
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_tiny_files_under_one_name_are_not_lost_without_a_word(torchserve, count):
+    dot = encode(Image.new("L", (1, 1)))
+    url = f"{torchserve.url}/predictions/cifar"
+    one_name = requests.post(url, files=[("image", (f"{n}.png", dot, "image/png")) for n in range(count)], timeout=60)
+    assert (one_name.status_code, one_name.json()["error"]["code"]) == (422, "repeated_field")
+    own_names = requests.post(url, files=[(f"image{n}", (f"{n}.png", dot)) for n in range(count)], timeout=60)
+    assert len(own_names.json()["predictions"]) == count
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("content_type", ["application/json", None])
+def test_json_behind_a_byte_order_mark_is_answered(torchserve, images, content_type, encoding):
+    body = json.dumps({"image": images[0].tolist()}).encode(encoding)
+    assert torchserve.post(body, content_type).json() == torchserve.post(images[0].tobytes(), RAW).json()

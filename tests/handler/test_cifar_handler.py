@@ -108,7 +108,22 @@ def test_module_holds_the_one_class_that_torchserve_wants():
 
 @pytest.mark.parametrize(
     "module",
-    ["bad_input", "batching", "decoding", "forms", "npy", "open_inference", "pictures", "pixels", "request_options"],
+    [
+        "bad_input",
+        "batching",
+        "decoding",
+        "file_signatures",
+        "forms",
+        "image_files",
+        "json_body",
+        "npy",
+        "number_bytes",
+        "open_inference",
+        "orientation",
+        "pictures",
+        "pixels",
+        "request_options",
+    ],
 )
 def test_decoding_imports_neither_torch_nor_torchserve(module):
     tree = ast.parse((HANDLER_DIR / f"{module}.py").read_text())

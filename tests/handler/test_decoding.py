@@ -12,9 +12,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bad_input import STATUS_OF_CODE
+from benchmarks.fuzz_bodies import PYTHON_INSIDES
 from decoding import BadInput, decode_request
 from tests.handler.bad_forms import BAD_FORMS
 from tests.handler.bad_tensors import BAD_NPY, BAD_OPEN_INFERENCE
+from tests.handler.heavy_files import jpeg_of_scans, jpeg_with, png_chunk, png_with
+from tests.handler.known_files import NUMBERS, OTHERS, PICTURES, WHOLE, padded
 from tests.handler.samples import FLAT, IMAGE, JPEG, JSON, NESTED, PNG, RAW, encode, npy_of, tensor_of
 
 SCALED = (IMAGE.astype(np.float32) / 255).ravel().tolist()  # as ToTensor leaves it
@@ -352,12 +355,42 @@ BAD: dict[str, tuple[Any, str | None, dict[str, str], str, tuple[str, ...]]] = {
     "unknown bytes": (b"hello", None, {}, "unrecognised_body", ("hello", "5 bytes", "Content-Type")),
     "PNG as raw": (PNG, RAW, {}, "picture_as_raw", ("image/png",)),
     "JPEG as raw": (JPEG, RAW, {}, "picture_as_raw", ("image/jpeg",)),
+    "JSON as raw": (b'{"image": [1, 2]}', RAW, {}, "json_as_raw", ("application/json",)),
+    "TIFF as raw": (padded(PICTURES["TIFF"]), RAW, {}, "unsupported_picture", ("a TIFF file", "PNG")),
+    "BMP, untyped": (padded(PICTURES["BMP"]), None, {}, "unsupported_picture", ("a BMP file",)),
+    "WebP in a body of no fitting length": (PICTURES["WebP"], None, {}, "unsupported_picture", ("a WebP file",)),
+    "ZIP as raw": (padded(OTHERS["ZIP"]), RAW, {}, "unsupported_file", ("a ZIP archive", "numpy.savez")),
+    "pickle, untyped": (WHOLE["pickle of protocol 4"], None, {}, "unsupported_file", ("a pickle",)),
+    "float32 as raw": (NUMBERS["float32 in 0–1"].tobytes(), RAW, {}, "numbers_as_raw", ("float32", "4 images", "npy")),
+    "float64, untyped": (NUMBERS["float64 in 0–1"].tobytes(), None, {}, "numbers_as_raw", ("float64", "8 images")),
+    "int64 as raw": (NUMBERS["int64, numpy's own"].tobytes(), RAW, {}, "numbers_as_raw", ("int64",)),
+    "JSON as text": ('{"image": [1]}', "text/plain", {}, "unsupported_type", ("Content-Type: application/json.",)),
+    "JSON of a million lists": (b"[" + b"[]," * 500_000 + b"0]", JSON, {}, "too_much_work", ("500,001 lists",)),
+    "JSON of a million keys": (b"{" + b'"":1,' * 99_999 + b'"":1}', None, {}, "too_much_work", ("100,000 keys",)),
     "cut PNG": (PNG[:1000], "image/png", {}, "unreadable_picture", ("1,000 bytes", "truncated")),
     "cut JPEG": (JPEG[: len(JPEG) // 2], None, {}, "unreadable_picture", ("truncated",)),
     "PNG signature only": (PNG[:8], None, {}, "unreadable_picture", ("8 bytes",)),
     "bomb by header": (png_header(4097, 4096), None, {}, "picture_too_large", ("4,097×4,096", "16,777,216")),
     "bomb that Pillow warns of": (png_header(10_000, 10_000), None, {}, "picture_too_large", ("16,777,216",)),
     "bomb that Pillow refuses": (png_header(50_000, 50_000), None, {}, "picture_too_large", ("16,777,216",)),
+    "bomb of one row": (png_header(70_000, 2), None, {}, "picture_too_large", ("70,000×2", "65,535")),
+    "thousands of scans": (jpeg_of_scans((32, 32), 5000), None, {}, "too_much_work", ("100 scans", "save it again")),
+    "many scans of many pixels": (
+        jpeg_of_scans((4096, 4096), 60),
+        "image/jpeg",
+        {},
+        "too_much_work",
+        ("4,096×4,096", "its many scans"),
+    ),
+    "many comments": (jpeg_with(b"\xff\xfe\0\2" * 9999, JPEG), None, {}, "too_much_work", ("1,024 segments",)),
+    "many chunks": (png_with(png_chunk(b"tEXt") * 20_000, PNG), None, {}, "too_much_work", ("16,384 chunks",)),
+    "lossless JPEG": (
+        JPEG.replace(b"\xff\xc0", b"\xff\xc3"),
+        None,
+        {},
+        "unsupported_picture",
+        ("losslessly", "progressive"),
+    ),
     "animation": (APNG, "image/png", {}, "animated_picture", ("2 frames",)),
     **BAD_NPY,
     **BAD_OPEN_INFERENCE,
@@ -372,6 +405,7 @@ def test_refusal_says_what_came(body, content_type, query, code, words):
     assert (refusal.code, refusal.status) == (code, STATUS_OF_CODE[code])
     assert [word for word in words if word not in refusal.message] == []
     refusal.message.encode()  # no lone surrogates
+    assert PYTHON_INSIDES.search(refusal.message) is None
     assert len(refusal.message) < 500
 
 
@@ -424,6 +458,7 @@ def decodes_or_refuses(body: object, content_type: str | None, query: dict[str, 
         decoded = decode_request(body, content_type, query)
     except BadInput as refusal:
         refusal.message.encode()
+        assert "object at 0x" not in refusal.message
     else:
         assert decoded.images.shape[1:] == (32, 32, 3)
         assert decoded.images.dtype.isnative

@@ -4,13 +4,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from bad_input import STATUS_OF_CODE
+from benchmarks.fuzz_bodies import PYTHON_INSIDES
 from decoding import BadInput, DecodedRequest, decode_form, is_form
 from tests.handler.bad_forms import BAD_FORMS
-from tests.handler.samples import IMAGE, PNG, npy_of, png_of
+from tests.handler.samples import IMAGE, PNG, encode, npy_of, png_of
 
 HEADERS = {"content-type": "multipart/form-data; boundary=x"}
 
@@ -45,9 +48,50 @@ def test_256_fields_are_taken():
     assert len(decode({f"p{index}": PNG for index in range(256)}).images) == 256
 
 
-@pytest.mark.parametrize("length", [str(len(PNG) + 400), "", "many", "9" * 99])
+@pytest.mark.parametrize("length", [str(len(PNG) + 200), "", "many", "9" * 99])
 def test_a_usual_or_strange_content_length_is_no_repeated_field(length):
     assert len(decode({"a": PNG}, content_length=length).images) == 1
+
+
+# The smallest PNG that there is, 67 to 70 bytes.
+DOT = encode(Image.new("L", (1, 1)))
+
+
+def as_sent(parts: list[tuple[str, str, bytes]], client: str) -> DecodedRequest:
+    """Decode what TorchServe leaves of a form that a client writes; parts are (name, file name, content)."""
+    if client == "requests":
+        files = [(name, (file, content)) for name, file, content in parts]
+        prepared = requests.Request("POST", "http://localhost", files=files).prepare()
+        length, content_type = len(prepared.body or b""), prepared.headers["Content-Type"]
+    else:  # as curl writes it
+        content_type = f"multipart/form-data; boundary={'-' * 24}{'x' * 22}"
+        length = sum(
+            len(f'--{content_type[30:]}\r\nContent-Disposition: form-data; name="{name}"; filename="{file}"\r\n')
+            + len("Content-Type: image/jpeg\r\n\r\n\r\n")
+            + len(content)
+            for name, file, content in parts
+        )
+        length += len(f"--{content_type[30:]}--\r\n")
+    fields = {name: bytearray(content) for name, _file, content in parts}
+    return decode_form(fields, {"content-type": content_type, "content-length": str(length)})
+
+
+@pytest.mark.parametrize("client", ["requests", "curl"])
+@pytest.mark.parametrize("count", [2, 3, 9])
+@pytest.mark.parametrize("content", [DOT, PNG, npy_of(IMAGE)], ids=["a dot", "PNG", "npy"])
+def test_files_of_one_name_are_found_out_however_small(content, count, client):
+    with pytest.raises(BadInput) as caught:
+        as_sent([("image", f"{index}.png", content) for index in range(count)], client)
+    assert caught.value.code == "repeated_field"
+    assert "name of its own" in caught.value.message
+
+
+@pytest.mark.parametrize("client", ["requests", "curl"])
+@pytest.mark.parametrize("count", [1, 2, 40, 256])
+@pytest.mark.parametrize("file", ["", "a.png", "long-name-" * 9 + ".jpeg"], ids=["no name", "a name", "a long name"])
+def test_files_of_several_names_are_all_answered(file, count, client):
+    decoded = as_sent([(f"image{index}", file, DOT) for index in range(count)], client)
+    assert len(decoded.images) == count
 
 
 @pytest.mark.parametrize(
@@ -66,6 +110,7 @@ def test_refusal_names_the_field(fields, headers, code, words):
     assert (refusal.code, refusal.status) == (code, STATUS_OF_CODE[code])
     assert [word for word in words if word not in refusal.message] == []
     refusal.message.encode()
+    assert PYTHON_INSIDES.search(refusal.message) is None
     assert len(refusal.message) < 500
 
 
