@@ -6,6 +6,7 @@ TorchServe wants exactly one class in this module; everything that does not need
 import hashlib
 import json
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
@@ -17,13 +18,17 @@ import orjson
 import torch
 from numpy.typing import NDArray
 
-from answers import AnsweringModel, encode_answer, encode_error
-from batching import slice_together
-from decoding import BadInput, DecodedRequest, decode_form, decode_request, is_form
-from description import describe_model
-from pixels import Images
-from request_options import join_query_and_headers
-from telemetry import Telemetry
+# TorchServe puts PYTHONPATH before the archive's folder; a module of the same name there would be taken instead.
+_FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(_FOLDER))
+
+from answers import AnsweringModel, encode_answer, encode_error  # noqa: E402
+from batching import slice_together  # noqa: E402
+from decoding import BadInput, DecodedRequest, decode_form, decode_request, is_form  # noqa: E402
+from description import describe_model  # noqa: E402
+from pixels import Images  # noqa: E402
+from request_options import join_query_and_headers  # noqa: E402
+from telemetry import Telemetry  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +61,11 @@ class CifarHandler:
 
         Raises:
             ValueError: the network was trained for other class names than index_to_name.json holds.
+            RuntimeError: a module of the archive's was loaded from elsewhere.
         """
         started = time.perf_counter()
         model_dir = Path(context.system_properties["model_dir"])
+        _check_modules(model_dir)
         model = context.manifest["model"]
         self.telemetry = Telemetry(context.metrics, str(context.model_name), str(model["modelVersion"]))
         self.telemetry.tell_start()
@@ -190,6 +197,19 @@ class CifarHandler:
                 images = np.zeros((size, 32, 32, 3), dtype=dtype)
                 for _ in range(_WARM_CALLS):
                     self._run([images])
+
+
+def _check_modules(model_dir: Path) -> None:
+    """Make sure that what runs is what was packed: this module, and those beside it, come from the archive's folder."""
+    packed = model_dir.resolve() if (model_dir / f"{__name__}.py").is_file() else _FOLDER
+    for file in sorted(packed.glob("*.py")):
+        module = sys.modules.get(file.stem)
+        loaded = getattr(module, "__file__", None)
+        if module is not None and (loaded is None or Path(loaded).resolve() != file):
+            raise RuntimeError(
+                f"The module {file.stem} was loaded from {loaded}, expected the archive's, {file}: start TorchServe "
+                "without PYTHONPATH (`cifar up` does), or take that folder out of it."
+            )
 
 
 def _pick_device(gpu_id: int | None) -> torch.device:
