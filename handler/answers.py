@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bad_input import BadInput
 from decoding import DecodedRequest
-from open_inference import OpenInferenceReply, Output
+from inference_protocol import OpenInferenceReply, Output
 from tensors import BYTES, write_elements, write_numbers
 
 

@@ -13,8 +13,8 @@ from bad_input import BadInput, show
 from body_headers import check_form_headers
 from embedded_images import decode_embedded_image, decode_embedded_images, holds_image_files
 from forms import FORM_TYPE, Field, check_form, decode_fields, option_fields
+from inference_protocol import OpenInferenceReply, decode_open_inference
 from npy import decode_npy, is_npy
-from open_inference import OpenInferenceReply, decode_open_inference
 from pictures import JPEG_SIGNATURE, PNG_SIGNATURE, decode_picture, is_picture
 from pixels import IMAGE_LENGTH, MAX_IMAGES, Images, Pixels, decode_bare_list, decode_image, decode_images, decode_raw
 from request_options import OPTION_NAMES, Options, asks_for_nothing, join_query_and_headers, read_options
@@ -96,7 +96,7 @@ def only_part(parts: Mapping[str, object]) -> object:
             f"The request has {len(names):,} inputs ({shown}), expected one, which may have any name, beside the "
             f"options {' and '.join(OPTION_NAMES)}. Several images go into one input.",
         )
-    return parts[names[0]] if names else None
+    return parts[names[0]] if names else b""
 
 
 def is_form(content_type: str | None) -> bool:

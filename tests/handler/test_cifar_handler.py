@@ -116,7 +116,7 @@ def test_module_holds_the_one_class_that_torchserve_wants():
         "embedded_images",
         "forms",
         "npy",
-        "open_inference",
+        "inference_protocol",
         "pictures",
         "pixels",
         "request_options",

@@ -127,7 +127,7 @@ def test_both_alphabets_mean_the_same(data):
 def test_a_sole_part_of_any_name_is_the_image():
     for name in ("data", "body", "x", ""):
         assert only_part({name: PNG, "top_k": b"3"}) == PNG
-    assert only_part({"top_k": b"3"}) is None
+    assert only_part({"top_k": b"3"}) == b""
     with pytest.raises(BadInput, match="2 inputs") as caught:
         only_part({"first": PNG, "second": PNG})
     assert caught.value.code == "wrong_inputs"
