@@ -44,7 +44,7 @@ def decode_embedded_images(values: list[Any], key: str, max_value: int | None) -
         return decode_images(contents, key, max_value)
     _check_scale(max_value, f"{key}[{places[0]}]")
     names = [f"{key}[{place}]" for place in places]
-    files = [decode_base64(contents[place], name) for place, name in zip(places, names, strict=True)]
+    files = [decode_base64(str(contents[place]), name) for place, name in zip(places, names, strict=True)]
     images = decode_image_files(files, names.__getitem__)
     if len(places) == len(contents):
         return Pixels(images, scaled=False)
