@@ -168,9 +168,9 @@ class CifarHandler:
     def _describe(self, row: Mapping[str, Any], headers: Mapping[str, str]) -> bytes | None:
         """Return what describes the model, where that was asked for: by the management API, or as KServe's clients do.
 
-        TorchServe marks the management API's `GET /models/cifar?customized=true` by a header and sends it without body. A client
-        can write the same header on a prediction; it means nothing there. Such a request has a body, or, where the body
-        was a form without any field and the row is empty too, a content type.
+        TorchServe marks the management API's `GET /models/cifar?customized=true` by a header and sends it without body.
+        A client can write the same header on a prediction; it means nothing there. Such a request has a body, or, where
+        the body was a form without any field and the row is empty too, a content type.
         """
         if not row and headers.get("describe") == "True" and "content-type" not in headers:
             return self.description
