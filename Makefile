@@ -82,7 +82,7 @@ pictures: .venv/.dev ## Draw the dashboards of twelve minutes in which much happ
 	@$(MAKE) archive VERSION=2.0
 	$(BIN)/python benchmarks/dashboards.py
 
-test: .venv/.dev ## Set up what the tests need and run all of them
+test: .venv/.dev .venv/.kserve ## Set up what the tests need and run all of them
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/.dev ## ruff, formatting, mypy
@@ -108,6 +108,13 @@ lock: .venv/.dev ## Write constraints.txt anew from what is installed
 .venv/.dev: .venv/.training
 	@echo "Installing what development needs…"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[training,dev]'
+	@touch $@
+
+# KServe's client, for its test: its pins contradict ours, so that it gets an environment of its own.
+.venv/.kserve: tests/e2e/kserve.txt | .venv/bin/python
+	@echo "Installing KServe's client…"
+	$(PYTHON) -m venv .venv/kserve
+	.venv/kserve/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/e2e/kserve.txt
 	@touch $@
 
 .venv/bin/python:

@@ -13,16 +13,24 @@ STATUS_OF_CODE: Mapping[str, int] = MappingProxyType(
         "malformed_npy": 400,
         "malformed_form": 400,
         "empty_field": 400,
+        "malformed_encoding": 400,
+        "partial_body": 400,
+        "conflicting_headers": 400,
+        "malformed_base64": 400,
+        "malformed_tensors": 400,
         # 413: more than one request may hold.
         "too_many_images": 413,
         "picture_too_large": 413,
         "too_much_work": 413,
+        "body_too_large": 413,
         # 415: this kind of body is not taken.
         "form_body": 415,
         "unsupported_type": 415,
         "unsupported_picture": 415,
         "unsupported_file": 415,
         "unrecognised_body": 415,
+        "unsupported_encoding": 415,
+        "unsupported_charset": 415,
         # 422: readable, but not what the model takes.
         "wrong_json": 422,
         "missing_image": 422,
@@ -76,7 +84,11 @@ class BadInput(Exception):
         status: HTTP status, 400, 413, 415 or 422.
         code: a key of STATUS_OF_CODE, for programs.
         message: what came, what was expected and how to mend it, for people.
+        open_inference: whether the request was one of the Open Inference Protocol, whose errors have a form of their
+            own.
     """
+
+    open_inference = False
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

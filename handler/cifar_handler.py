@@ -7,6 +7,7 @@ import gc
 import hashlib
 import json
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
@@ -18,14 +19,26 @@ import orjson
 import torch
 from numpy.typing import NDArray
 
-from answers import AnsweringModel, encode_answer, encode_error
-from bad_input import show
-from batching import slice_together
-from decoding import BadInput, DecodedRequest, decode_form, decode_request, is_form
-from description import describe_model
-from pixels import Images
-from request_options import join_query_and_headers
-from telemetry import Telemetry
+# TorchServe puts PYTHONPATH before the archive's folder; a module of the same name there would be taken instead.
+_FOLDER = Path(__file__).resolve().parent
+sys.path.insert(0, str(_FOLDER))
+
+from answers import (  # noqa: E402
+    Answer,
+    AnsweringModel,
+    Reply,
+    encode_answer,
+    encode_error,
+    reject,
+)
+from bad_input import show  # noqa: E402
+from batching import slice_together  # noqa: E402
+from body_headers import lower_names, read_body  # noqa: E402
+from decoding import BadInput, DecodedRequest, decode_form, decode_request, is_form, only_part  # noqa: E402
+from description import describe_model, describe_paths  # noqa: E402
+from pixels import Images  # noqa: E402
+from request_options import OPTION_NAMES, join_query_and_headers  # noqa: E402
+from telemetry import Telemetry  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +47,6 @@ _NOT_OPTIONS = ("body", "model_name")
 # The executor profiles a shape on its first call, specialises on the second and runs at full speed from the third.
 _WARM_CALLS = 3
 _DIGEST_DIGITS = 12
-
-_Outcome = DecodedRequest | tuple[HTTPStatus, bytes]
 
 
 class CifarHandler:
@@ -47,6 +58,7 @@ class CifarHandler:
         self.model = AnsweringModel("", "", [])
         self.digest = ""
         self.description = b""
+        self.paths: Mapping[str, bytes] = {}
         self.telemetry = Telemetry(None, "", "")
         self.network: torch.jit.ScriptModule
 
@@ -58,9 +70,11 @@ class CifarHandler:
 
         Raises:
             ValueError: the network was trained for other class names than index_to_name.json holds.
+            RuntimeError: a module of the archive's was loaded from elsewhere.
         """
         started = time.perf_counter()
         model_dir = Path(context.system_properties["model_dir"])
+        _check_modules(model_dir)
         model = context.manifest["model"]
         self.telemetry = Telemetry(context.metrics, str(context.model_name), str(model["modelVersion"]))
         self.telemetry.tell_start()
@@ -73,6 +87,7 @@ class CifarHandler:
         self.network, metadata = _load_network(file, self.device, labels)
         self.digest = _find_digest(file, metadata)
         self.description = orjson.dumps(describe_model(self.model, self.digest, metadata))
+        self.paths = {path: orjson.dumps(answer) for path, answer in describe_paths(self.model).items()}
         self.telemetry.tell_build(self.digest, str(metadata.get("git_commit") or ""))
         self.telemetry.tell_baseline(metadata.get("baseline"))
         loaded = time.perf_counter()
@@ -108,39 +123,67 @@ class CifarHandler:
         requests = [it for it in outcomes if isinstance(it, DecodedRequest)]
         probabilities = self._probabilities_of_each(requests)
         inferred = time.perf_counter()
-        answers = []
+        answers, predictions = [], 0
         for index, outcome in enumerate(outcomes):
             if isinstance(outcome, DecodedRequest):
                 outcome = self._answer(outcome, next(probabilities))
-            status, document = outcome
+            status, (body, json_length), is_prediction = outcome
+            predictions += is_prediction
             context.set_response_status(status.value, status.phrase, index)
-            context.set_response_content_type(index, "application/json")  # TorchServe sends none by itself
+            content_type = "application/json"  # TorchServe sends none by itself
+            if json_length is not None:
+                content_type = "application/octet-stream"
+                context.set_response_header(index, "Inference-Header-Content-Length", str(json_length))
+            context.set_response_content_type(index, content_type)
             context.set_response_header(index, "X-Model-Version", self.model.version)
             context.set_response_header(index, "X-Model-Digest", self.digest)
-            answers.append(document)
-        predictions = sum(document is not self.description for document in answers)
-        if predictions:  # a describe call comes alone, and is none
+            answers.append(body)
+        if predictions:  # else only what describes the model was asked for
             ended = time.perf_counter()
             self.telemetry.count_batch(predictions)
             stages = {"decode": decoded - began, "inference": inferred - decoded, "encode": ended - inferred}
             self.telemetry.count_stages(stages | {"handle": ended - began}, predictions)
         return answers
 
-    def _decode(self, row: Mapping[str, Any], context: Any, index: int) -> _Outcome:
+    def _decode(self, row: Mapping[str, Any], context: Any, index: int) -> DecodedRequest | Reply:
+        json_length = None
         try:
-            headers = _headers(context.get_all_request_header(index))
-            if _is_describe_call(row, headers):
-                return HTTPStatus.OK, self.description
-            if is_form(headers.get("content-type")):
+            headers = lower_names(context.get_all_request_header(index), len(row))
+            json_length = headers.get("inference-header-content-length")
+            description = self._describe(row, headers)
+            if description is not None:
+                return Reply(HTTPStatus.OK, Answer(description), is_prediction=False)
+            content_type = headers.get("content-type")
+            if is_form(content_type):
                 return decode_form(self._fields(row), headers)
+            if "body" not in row and content_type is None:
+                return self._decode_parts(row, headers)
             query = {name: _text(value) for name, value in row.items() if name not in _NOT_OPTIONS}
             options = join_query_and_headers(query, headers)
-            return decode_request(row.get("body"), headers.get("content-type"), options)
-        except BadInput as refusal:
-            self.telemetry.count_rejection(refusal.code)
-            return HTTPStatus(refusal.status), encode_error(refusal.code, refusal.message)
+            return decode_request(read_body(row.get("body"), headers), content_type, options, json_length)
+        except BadInput as rejection:
+            self.telemetry.count_rejection(rejection.code)
+            rejection.open_inference |= json_length is not None
+            return reject(rejection)
         except Exception:
-            return _internal_error("decoding a request")
+            return _internal_error("decoding a request", open_inference=json_length is not None)
+
+    def _describe(self, row: Mapping[str, Any], headers: Mapping[str, str]) -> bytes | None:
+        """Return what describes the model, where that was asked for: by the management API, or as KServe's clients do.
+
+        TorchServe marks the management API's `GET /models/cifar?customized=true` by a header and sends it without body.
+        A client can write the same header on a prediction; it means nothing there. Such a request has a body, or, where
+        the body was a form without any field and the row is empty too, a content type.
+        """
+        if not row and headers.get("describe") == "True" and "content-type" not in headers:
+            return self.description
+        return self.paths.get(headers.get("url_path", ""))  # what followed the version in the address
+
+    def _decode_parts(self, row: Mapping[str, Any], headers: Mapping[str, str]) -> DecodedRequest:
+        """Read a request of gRPC, whose parts have names of the sender's choice and which has no headers."""
+        parts = self._fields(row)
+        options = {name: _text(parts[name]) for name in OPTION_NAMES if name in parts}
+        return decode_request(only_part(parts), None, join_query_and_headers(options, headers))
 
     def _fields(self, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """Leave out the model's name, which POST /invocations wants beside the pictures."""
@@ -179,13 +222,14 @@ class CifarHandler:
             raise ValueError(f"the network gave {probabilities.shape}, expected {expected}; or numbers not finite")
         return probabilities
 
-    def _answer(self, request: DecodedRequest, probabilities: NDArray[np.float32] | None) -> tuple[HTTPStatus, bytes]:
+    def _answer(self, request: DecodedRequest, probabilities: NDArray[np.float32] | None) -> Reply:
+        open_inference = request.open_inference is not None
         if probabilities is None:
-            return _INTERNAL_ERROR
+            return _failure(open_inference)
         try:
-            return HTTPStatus.OK, encode_answer(request, probabilities, self.model)
+            return Reply(HTTPStatus.OK, encode_answer(request, probabilities, self.model))
         except Exception:
-            return _internal_error("encoding an answer")
+            return _internal_error("encoding an answer", open_inference=open_inference)
 
     def _warm_up(self) -> None:
         for dtype in (np.uint8, np.float32):
@@ -193,6 +237,19 @@ class CifarHandler:
                 images = np.zeros((size, 32, 32, 3), dtype=dtype)
                 for _ in range(_WARM_CALLS):
                     self._run([images])
+
+
+def _check_modules(model_dir: Path) -> None:
+    """Make sure that what runs is what was packed: this module, and those beside it, come from the archive's folder."""
+    packed = model_dir.resolve() if (model_dir / f"{__name__}.py").is_file() else _FOLDER
+    for file in sorted(packed.glob("*.py")):
+        module = sys.modules.get(file.stem)
+        loaded = getattr(module, "__file__", None)
+        if module is not None and (loaded is None or Path(loaded).resolve() != file):
+            raise RuntimeError(
+                f"The module {file.stem} was loaded from {loaded}, expected the archive's, {file}: start TorchServe "
+                "without PYTHONPATH (`cifar up` does), or take that folder out of it."
+            )
 
 
 def _pick_device(gpu_id: int | None) -> torch.device:
@@ -252,21 +309,6 @@ def _find_digest(file: Path, metadata: Mapping[str, Any]) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:_DIGEST_DIGITS]
 
 
-def _is_describe_call(row: Mapping[str, Any], headers: Mapping[str, str]) -> bool:
-    """Tell the management API's `GET /models/cifar?customized=true`, which has a header of TorchServe's and no body.
-
-    A client can write the same header on a prediction; it means nothing there. Such a request has a body, or, where the
-    body was a form without any field and the row is empty too, a content type.
-    """
-    return not row and headers.get("describe") == "True" and "content-type" not in headers
-
-
-def _headers(headers: Mapping[str, Any]) -> dict[str, str]:
-    """Bring header names to lower case: TorchServe keeps the case in which the client wrote them."""
-    # Under the name of each body part or query parameter stands a dict, even if that name is "content-type".
-    return {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
-
-
 def _text(value: object) -> str:
     """Bring a query parameter to text; a form's part may be parsed JSON instead, which is no option and only named."""
     if isinstance(value, (bytes, bytearray)):
@@ -274,13 +316,14 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else show(value)
 
 
-_INTERNAL_ERROR = (
-    HTTPStatus.INTERNAL_SERVER_ERROR,
-    encode_error("internal", "The server failed on this request. This is its fault, not yours; its log tells why."),
-)
+def _failure(open_inference: bool) -> Reply:
+    message = "The server failed on this request. This is its fault, not yours; its log tells why."
+    return Reply(
+        HTTPStatus.INTERNAL_SERVER_ERROR, Answer(encode_error("internal", message, open_inference=open_inference))
+    )
 
 
-def _internal_error(doing: str) -> tuple[HTTPStatus, bytes]:
+def _internal_error(doing: str, *, open_inference: bool = False) -> Reply:
     """Log the exception being handled; the client learns nothing of it."""
     logger.exception("Failed when %s", doing)
-    return _INTERNAL_ERROR
+    return _failure(open_inference)

@@ -9,20 +9,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from bad_input import BadInput, show
+from body_headers import check_form_headers
+from embedded_images import decode_embedded_image, decode_embedded_images, holds_image_files
 from file_signatures import find_known_file
 from forms import FORM_TYPE, Field, check_form, decode_fields, option_fields
+from inference_protocol import OpenInferenceReply, decode_open_inference
 from json_body import begins_like_json, parse_json
 from npy import decode_npy, is_npy
 from number_bytes import find_number_type
-from open_inference import OpenInferenceReply, decode_open_inference
 from pictures import decode_picture, is_picture, is_whole_picture
-from pixels import IMAGE_LENGTH, Images, Pixels, decode_bare_list, decode_image, decode_images, decode_raw
-from request_options import OPTION_NAMES, Options, join_query_and_headers, read_options
+from pixels import IMAGE_LENGTH, MAX_IMAGES, Images, Pixels, decode_bare_list, decode_image, decode_images, decode_raw
+from request_options import OPTION_NAMES, Options, asks_for_nothing, join_query_and_headers, read_options
+from tensors import split_body
 
-__all__ = ["BadInput", "DecodedRequest", "decode_form", "decode_request", "is_form"]
+__all__ = ["BadInput", "DecodedRequest", "decode_form", "decode_request", "is_form", "only_part"]
 
 _LIST_KEYS = ("images", "instances")  # the second is KServe V1's name
-_IMAGE_KEYS = ("image", *_LIST_KEYS)
+_FILE_KEYS = ("b64", "data", "image_bytes")  # as TensorFlow Serving's and KServe's users call one image file
+_IMAGE_KEYS = ("image", *_LIST_KEYS, *_FILE_KEYS)
+_SIGNATURE_KEY = "signature_name"  # TensorFlow Serving's, beside instances; this model has one signature
 _OPEN_INFERENCE_KEY = "inputs"  # KServe V2
 BODY_KINDS = (
     "application/json",
@@ -56,7 +61,9 @@ class DecodedRequest:
     open_inference: OpenInferenceReply | None = None
 
 
-def decode_request(body: object, content_type: str | None, query: Mapping[str, str]) -> DecodedRequest:
+def decode_request(
+    body: object, content_type: str | None, query: Mapping[str, str], json_length: str | None = None
+) -> DecodedRequest:
     """Read one request.
 
     Args:
@@ -64,10 +71,14 @@ def decode_request(body: object, content_type: str | None, query: Mapping[str, s
             could not parse as bytes.
         content_type: the header as it came, with parameters and in any case; None or empty where there was none.
         query: options beside the body, as text.
+        json_length: the header Inference-Header-Content-Length, with which binary tensors follow the JSON; None where
+            there was none.
 
     Raises:
         BadInput: anything that cannot be answered; nothing else is raised, whatever came.
     """
+    if json_length is not None:
+        return _decode_with_tensors(body, json_length, query)
     media_type = _media_type(content_type)
     if not media_type:
         return _decode_untyped(body, query)
@@ -75,6 +86,19 @@ def decode_request(body: object, content_type: str | None, query: Mapping[str, s
     if decode is None:
         raise _unsupported(media_type, body)
     return decode(body, query)
+
+
+def only_part(parts: Mapping[str, object]) -> object:
+    """Return the body of a request that names its parts, as gRPC does: the only one that is no option, of any name."""
+    names = [name for name in parts if name not in OPTION_NAMES]
+    if len(names) > 1:
+        shown = ", ".join(show(name) for name in names[:5])
+        raise BadInput(
+            "wrong_inputs",
+            f"The request has {len(names):,} inputs ({shown}), expected one, which may have any name, beside the "
+            f"options {' and '.join(OPTION_NAMES)}. Several images go into one input.",
+        )
+    return parts[names[0]] if names else b""
 
 
 def is_form(content_type: str | None) -> bool:
@@ -94,6 +118,7 @@ def decode_form(fields: Mapping[str, object], headers: Mapping[str, str]) -> Dec
     """
     length = headers.get("content-length", "")
     is_number = length.isascii() and length.isdigit() and len(length) < 16
+    check_form_headers(headers)
     check_form(fields, headers.get("content-type", ""), int(length) if is_number else None)
     options = read_options({}, join_query_and_headers(option_fields(fields), headers, "the field"))
     images, described = decode_fields(fields, options)
@@ -138,6 +163,8 @@ def _decode_json(body: object, query: Mapping[str, str]) -> DecodedRequest:
         return _decode_object(value, query)
     if type(value) is list:
         options = read_options({}, query)
+        if len(value) <= MAX_IMAGES and holds_image_files(value):
+            return _request(decode_embedded_images(value, "the list", options.max_value), True, options)
         pixels, many = decode_bare_list(value, options.max_value)
         return _request(pixels, many, options)
     raise BadInput(
@@ -149,16 +176,51 @@ def _decode_json(body: object, query: Mapping[str, str]) -> DecodedRequest:
 def _decode_object(value: dict[str, Any], query: Mapping[str, str]) -> DecodedRequest:
     key = _image_key(value)
     if key == _OPEN_INFERENCE_KEY:
-        pixels, options, reply = decode_open_inference(value, query)
-        return DecodedRequest(pixels.images, True, options.top_k, 1 if pixels.scaled else None, open_inference=reply)
+        return _decode_open_inference(value, None, query)
     options = read_options(value, query)
     many = key in _LIST_KEYS
-    decode = decode_images if many else decode_image
-    return _request(decode(value[key], key, options.max_value), many, options)
+    return _request(_decode_value(value[key], key, options.max_value), many, options)
+
+
+def _decode_value(value: object, key: str, max_value: int | None) -> Pixels:
+    if key not in _LIST_KEYS:
+        return (decode_embedded_image if type(value) in (str, dict) else decode_image)(value, key, max_value)
+    if type(value) is list and holds_image_files(value):
+        return decode_embedded_images(value, key, max_value)
+    return decode_images(value, key, max_value)
+
+
+def _decode_with_tensors(body: object, json_length: str, query: Mapping[str, str]) -> DecodedRequest:
+    try:
+        tail = memoryview(b"")
+        if isinstance(body, (bytes, bytearray)):
+            document, tail = split_body(body, json_length)
+            body = _parse_json(bytes(document))
+        if type(body) is not dict or _OPEN_INFERENCE_KEY not in body:
+            raise BadInput(
+                "wrong_inputs",
+                f"The header Inference-Header-Content-Length came, but the JSON is {show(body)}, expected an object "
+                'with "inputs", as the Open Inference Protocol has it.',
+            )
+    except BadInput as rejection:
+        rejection.open_inference = True
+        raise
+    return _decode_open_inference(body, tail, query)
+
+
+def _decode_open_inference(value: dict[str, Any], tail: memoryview | None, query: Mapping[str, str]) -> DecodedRequest:
+    try:
+        pixels, options, reply = decode_open_inference(value, tail, query)
+    except BadInput as rejection:
+        rejection.open_inference = True
+        raise
+    return DecodedRequest(pixels.images, True, options.top_k, 1 if pixels.scaled else None, open_inference=reply)
 
 
 def _image_key(value: dict[str, Any]) -> str:
     found = [key for key in (*_IMAGE_KEYS, _OPEN_INFERENCE_KEY) if key in value]
+    if len(found) > 1:
+        found = [key for key in found if not asks_for_nothing(value[key])] or found
     if not found:
         keys = ", ".join(show(key) for key in list(value)[:5]) or "none"
         raise BadInput(
@@ -173,7 +235,11 @@ def _image_key(value: dict[str, Any]) -> str:
         )
     if found == [_OPEN_INFERENCE_KEY]:
         return _OPEN_INFERENCE_KEY  # has keys of its own beside it
-    unknown = [key for key in value if key not in _IMAGE_KEYS and key not in OPTION_NAMES]
+    unknown = [
+        key
+        for key in value
+        if key not in (*_IMAGE_KEYS, *OPTION_NAMES) and not asks_for_nothing(value[key]) and key != _SIGNATURE_KEY
+    ]
     if unknown:
         raise BadInput(
             "unknown_key",

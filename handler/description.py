@@ -36,3 +36,36 @@ def describe_model(model: AnsweringModel, digest: str, metadata: Mapping[str, An
             "max_values": [1, 255],
         },
     }
+
+
+def describe_paths(model: AnsweringModel) -> dict[str, dict[str, Any]]:
+    """Collect what clients of KServe's protocols ask beside predictions: address after the version to answer.
+
+    TorchServe hands on what follows the version in /predictions/cifar/1.0/…, and so answers only a worker that serves.
+
+    Args:
+        model: whose name, version and number of classes.
+    """
+    name, version, classes = model.name, model.version, len(model.labels)
+    metadata = {
+        "name": name,
+        "versions": [version],
+        "platform": "pytorch_torchscript",
+        "inputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, 32, 32, 3]}],
+        "outputs": [
+            {"name": "label", "datatype": "BYTES", "shape": [-1]},
+            {"name": "class_index", "datatype": "INT64", "shape": [-1]},
+            {"name": "probabilities", "datatype": "FP32", "shape": [-1, classes]},
+        ],
+    }
+    server = {"name": "torchserve", "version": version, "extensions": ["binary_tensor_data", "classification"]}
+    answers: dict[str, dict[str, Any]] = {
+        "v2": server,
+        "v2/health/live": {"live": True},
+        "v2/health/ready": {"ready": True},
+        f"v1/models/{name}": {"name": name, "ready": True},
+        "v1/models": {"models": [name]},
+    }
+    for path in (f"v2/models/{name}", f"v2/models/{name}/versions/{version}"):
+        answers |= {path: metadata, f"{path}/ready": {"name": name, "ready": True}}
+    return answers

@@ -53,7 +53,7 @@ def is_whole_picture(body: bytes | bytearray) -> bool:
 
 
 def costs_too_much(body: bytes | bytearray) -> bool:
-    """Tell whether `decode_picture` rejects a picture for what decoding it would cost; one that is broken costs little."""
+    """Tell whether `decode_picture` rejects a picture for what decoding would cost; not one that is broken."""
     try:
         _check_cost(read_image_file(body), MAX_PIXELS)
     except BadInput as rejection:

@@ -79,6 +79,11 @@ def join_query_and_headers(
     return joined
 
 
+def asks_for_nothing(value: object) -> bool:
+    """Tell whether a key that is not known can be passed over: client libraries send keys that nobody has set."""
+    return value is None or value is False or value in ("", [], {})
+
+
 def _number_or_text(text: str) -> object:
     return int(text) if len(text) < 4 and text.isascii() and text.isdigit() else text
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -176,7 +177,7 @@ class TorchServe:
         temp_dir = tempfile.mkdtemp(prefix="cifar-ts-")
         management_socket = self.addresses.management_socket
         config = write_server_config(self.config.resolve(), management_socket, Path(temp_dir))
-        environment = os.environ | {
+        environment = _without_python_settings(os.environ) | {
             "JAVA_HOME": str(java_home),
             "LOG_LOCATION": str(logs),
             "METRICS_LOCATION": str(logs),
@@ -248,6 +249,11 @@ class TorchServe:
 
     def _end_of_log(self) -> str:
         return "\n".join(self._console().splitlines()[-_LOG_LINES:])
+
+
+def _without_python_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """Leave out what changes how Python starts, imports or warns: with PYTHONPATH a worker would load other modules."""
+    return {name: value for name, value in environment.items() if not name.startswith("PYTHON")}
 
 
 def _times_of_change(archives: list[Path]) -> dict[str, int]:

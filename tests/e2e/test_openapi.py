@@ -1,5 +1,6 @@
 """docs/openapi.yaml: valid, and what the running server does, whatever is sent."""
 
+import base64
 import io
 import json
 from typing import Any
@@ -20,6 +21,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from launcher.server import ROOT
+from tests.handler.samples import png_of
 
 DOCUMENT = ROOT / "docs" / "openapi.yaml"
 SCHEMA = schemathesis.openapi.from_path(DOCUMENT)
@@ -42,7 +44,7 @@ def test_the_document_is_valid():
 
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["fitting", "misfitting"])
-@pytest.mark.parametrize("path", ["/predictions/cifar", "/predictions/cifar/{version}"])
+@pytest.mark.parametrize("path", ["/predictions/cifar", "/predictions/cifar/{version}", "/v2/models/cifar/infer"])
 def test_the_server_keeps_to_the_document(torchserve, path, mode):
     """A property-based tester makes bodies, headers and versions from the document, and breaks them."""
     answered = set()
@@ -62,7 +64,7 @@ def test_the_server_keeps_to_the_document(torchserve, path, mode):
     assert answered, "nothing was sent"
 
 
-@pytest.mark.parametrize("kind", ["one", "many", "scaled", "V2", "V2 top_k", "form", "top_k"])
+@pytest.mark.parametrize("kind", ["one", "many", "scaled", "V2", "V2 top_k", "form", "top_k", "base64"])
 def test_predictions_have_the_form_that_the_document_gives_them(torchserve, images, kind):
     """The property-based tester hardly ever makes an image; here the good answers are held against the document."""
     scaled = (images[0] / 255).tolist()
@@ -75,6 +77,8 @@ def test_predictions_have_the_form_that_the_document_gives_them(torchserve, imag
         answer = torchserve.post(body, "application/octet-stream", **({"X_Top_K": "10"} if kind == "top_k" else {}))
     else:
         document: dict[str, Any] = {"image": scaled} if kind == "scaled" else {"inputs": [tensor], "parameters": {}}
+        if kind == "base64":
+            document = {"instances": [{"b64": base64.b64encode(png_of(images[0])).decode()}]}
         if kind == "V2 top_k":
             document["parameters"] = {"top_k": 2}
         answer = torchserve.post(json.dumps(document), "application/json")

@@ -1,5 +1,6 @@
 """Every refusal of the decoder's table, over HTTP, from a real TorchServe; and good requests among many bad ones."""
 
+import http.client
 import io
 import json
 import re
@@ -7,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -16,7 +18,8 @@ from PIL import Image
 from bad_input import STATUS_OF_CODE
 from tests.e2e.service import Service
 from tests.handler.bad_forms import BAD_FORMS
-from tests.handler.bad_tensors import BAD_NPY, BAD_OPEN_INFERENCE
+from tests.handler.bad_headers import BAD_HEADERS
+from tests.handler.bad_tensors import BAD_BINARY, BAD_NPY, BAD_OPEN_INFERENCE
 from tests.handler.heavy_files import jpeg_of_scans, jpeg_with, png_chunk, png_of_zeros, png_with
 from tests.handler.samples import JPEG, PNG, encode
 from tests.handler.test_decoding import BAD
@@ -43,6 +46,12 @@ def send(service: Service, body: Any, content_type: str | None, options: dict[st
     payload = body if as_it_is else json.dumps(body)
     headers = {f"X_{name.title()}": value for name, value in options.items()}
     return service.post(payload, content_type, **headers)
+
+
+def code_of(answer: requests.Response) -> str:
+    """The code of an error in either form: errors of the Open Inference Protocol are text."""
+    error = answer.json()["error"]
+    return str(error.partition(":")[0] if isinstance(error, str) else error["code"])
 
 
 def worker_ids(service: Service) -> list[int]:
@@ -72,9 +81,35 @@ def test_refusal_over_http_is_the_decoders(torchserve, alive, body, content_type
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["X-Model-Version"] == "1.0"
     assert re.fullmatch("[0-9a-f]{12}", answer.headers["X-Model-Digest"])
-    error = answer.json()["error"]
-    assert (error["code"], answer.status_code) == (code, STATUS_OF_CODE[code])
-    assert "Traceback" not in error["message"]
+    assert (code_of(answer), answer.status_code) == (code, STATUS_OF_CODE[code])
+    assert "Traceback" not in answer.text
+    alive()
+
+
+@pytest.mark.parametrize(("body", "headers", "code", "words"), BAD_HEADERS.values(), ids=BAD_HEADERS)
+def test_header_that_changes_the_body_is_rejected_over_http(torchserve, alive, body, headers, code, words):
+    url = f"{torchserve.url}/predictions/cifar"
+    sent = headers if any(name.lower() == "content-type" for name in headers) else {"Content-Type": RAW, **headers}
+    # http.client sends names that differ in case as they are; requests would merge them.
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    try:
+        connection.request("POST", urlsplit(url).path, body, sent)
+        answer = connection.getresponse()
+        assert (json.load(answer)["error"]["code"], answer.status) == (code, STATUS_OF_CODE[code])
+    finally:
+        connection.close()
+    alive()
+
+
+@pytest.mark.parametrize(("body", "length", "code", "words"), BAD_BINARY.values(), ids=BAD_BINARY)
+def test_binary_tensors_are_rejected_over_http_in_the_form_of_their_protocol(
+    torchserve, alive, body, length, code, words
+):
+    headers = {"Inference_Header_Content_Length": length}
+    answer = torchserve.post(body, RAW, "/v2/models/cifar/infer", **headers)
+    assert list(answer.json()) == ["error"]
+    assert answer.json()["error"].startswith(f"{code}: ")
+    assert answer.status_code == STATUS_OF_CODE[code]
     alive()
 
 
@@ -123,7 +158,7 @@ def test_64_clients_one_in_four_of_which_sends_bad_bodies(torchserve, images, al
     for index, answer in enumerate(answers):
         if index % 4 == 0:
             code = bad[index // 4 % len(bad)][3]
-            assert (answer.status_code, answer.json()["error"]["code"]) == (STATUS_OF_CODE[code], code)
+            assert (answer.status_code, code_of(answer)) == (STATUS_OF_CODE[code], code)
         else:
             expected = alone[index % len(images)]
             assert answer.status_code == 200

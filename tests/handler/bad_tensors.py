@@ -1,5 +1,6 @@
 """Arrays and tensors that are refused. id: (body, content type, query, code, words that the message must hold)."""
 
+import json
 import struct
 from typing import Any
 
@@ -139,29 +140,60 @@ BAD_OPEN_INFERENCE: dict[str, _Row] = {
     "V2: id half a surrogate pair": _row(_asking(id="\ud800"), "wrong_key_type", r"\ud800"),
     "V2: name a number": _row(_tensor(name=7), "wrong_key_type", "name is 7"),
     "V2: parameters a list": _row(_asking(parameters=[1]), "wrong_key_type", "parameters is"),
-    "V2: unknown parameter": _row(_asking(parameters={"binary_data_output": True}), "unknown_option", "binary_data"),
+    "V2: unknown parameter": _row(_asking(parameters={"threshold": 0.5}), "unknown_option", "'threshold'", "top_k"),
+    "V2: binary_data_output a string": _row(
+        _asking(parameters={"binary_data_output": "yes"}), "wrong_key_type", "binary_data_output", "'yes'"
+    ),
     "V2: wrong top_k": _row(_asking(parameters={"top_k": 11}), "wrong_top_k", "11"),
     "V2: binary data": _row(
         _request({"name": "x", "shape": [1, 32, 32, 3], "datatype": "UINT8", "parameters": {"binary_data_size": 3072}}),
-        "unknown_option", "binary data",
+        "malformed_tensors", "3072", "0 bytes follow",
     ),
-    "V2: parameters of the input a number": _row(_tensor(parameters=7), "unknown_option", "7"),
+    "V2: shared memory": _row(
+        _tensor(parameters={"shared_memory_region": "x"}), "unknown_option", "inputs[0]", "shared_memory_region"
+    ),
+    "V2: parameters of the input a number": _row(_tensor(parameters=7), "wrong_key_type", "7"),
     "V2: outputs an object": _row(_asking(outputs={"name": "label"}), "wrong_key_type", "outputs is"),
     "V2: output a string": _row(_asking(outputs=["label"]), "wrong_key_type", "outputs[0]", "'label'"),
     "V2: unknown output": _row(
         _asking(outputs=[{"name": "label"}, {"name": "score"}]), "unknown_output", "outputs[1]", "'score'", "class_"
     ),
     "V2: output without name": _row(_asking(outputs=[{}]), "unknown_output", "null"),
-    "V2: binary output": _row(
-        _asking(outputs=[{"name": "label", "parameters": {"binary_data": True}}]), "unknown_option", "outputs[0]"
+    "V2: binary output a number": _row(
+        _asking(outputs=[{"name": "label", "parameters": {"binary_data": 1}}]), "wrong_key_type", "outputs[0]", "true"
     ),
-    "V2: INT64": _row(_tensor(datatype="INT64"), "wrong_datatype", "'INT64'", "UINT8 or FP32"),
+    "V2: output in shared memory": _row(
+        _asking(outputs=[{"name": "label", "parameters": {"shared_memory_region": "x"}}]),
+        "unknown_option", "outputs[0]", "shared_memory_region",
+    ),
+    "V2: classes of the label": _row(
+        _asking(outputs=[{"name": "label", "parameters": {"classification": 3}}]), "unknown_option", "classification"
+    ),
+    "V2: eleven classes": _row(
+        _asking(outputs=[{"name": "probabilities", "parameters": {"classification": 11}}]), "wrong_key_type", "11"
+    ),
+    "V2: top_k_label without top_k": _row(
+        _asking(outputs=[{"name": "top_k_label"}]), "unknown_output", "where the parameter top_k is set"
+    ),
+    "V2: 17 outputs": _row(_asking(outputs=[{"name": "label"}] * 17), "wrong_key_type", "a list of 17", "16"),
+    "V2: BOOL": _row(_tensor(datatype="BOOL"), "wrong_datatype", "'BOOL'", "UINT8", "FP32"),
+    "V2: INT64 beyond a byte": _row(_tensor(datatype="INT64", data=[256, *FLAT[1:]]), "number_too_large", "256"),
+    "V2: negative INT8": _row(_tensor(datatype="INT8", data=[-1, *FLAT[1:]]), "negative_number", "-1"),
+    "V2: fractions as INT32": _row(_tensor(datatype="INT32", data=[0.5, *FLAT[1:]]), "wrong_datatype", "INT32", "FP32"),
+    "V2: BYTES of numbers": _row(_tensor(datatype="BYTES", shape=[1], data=[7]), "wrong_key_type", "7", "base64"),
+    "V2: BYTES of text": _row(_tensor(datatype="BYTES", shape=[1], data=["cat!"]), "malformed_base64", "cat!"),
+    "V2: BYTES with the shape of pixels": _row(_tensor(datatype="BYTES"), "wrong_shape", "[1, 32, 32, 3]", "[N]"),
+    "V2: BYTES, two of one": _row(_tensor(datatype="BYTES", shape=[2], data=["AAAA"]), "shape_mismatch", "2 elements"),
+    "V2: BYTES scaled": _row(
+        _request(tensor_of(IMAGE[None], datatype="BYTES", shape=[1]), parameters={"max_value": 1}),
+        "wrong_max_value", "BYTES",
+    ),
     "V2: datatype a list": _row(_tensor(datatype=["UINT8"]), "wrong_datatype", "a list of 1"),
     "V2: fractions as UINT8": _row(_tensor(data=[0.5, *FLAT[1:]]), "wrong_datatype", "FP32"),
     "V2: shape a string": _row(_tensor(shape="1"), "wrong_key_type", "shape is '1'"),
     "V2: shape with a fraction": _row(_tensor(shape=[1.0, 32, 32, 3]), "wrong_key_type", "shape"),
-    "V2: without N": _row(_tensor(shape=[32, 32, 3]), "wrong_shape", "[1, 32, 32, 3]"),
-    "V2: flat shape": _row(_tensor(shape=[1, 3072]), "wrong_shape", "[1, 3072]", "[N, 32, 32, 3]"),
+    "V2: empty shape": _row(_tensor(shape=[]), "wrong_shape", "[]", "[N, 3072]"),
+    "V2: flat shape, one short": _row(_tensor(shape=[1, 3071]), "wrong_shape", "[1, 3071]", "[N, 32, 32, 3]"),
     "V2: long shape": _row(_tensor(shape=[1] * 99), "wrong_shape", "…"),
     "V2: negative N": _row(_tensor(shape=[-1, 32, 32, 3]), "wrong_shape", "-1"),
     "V2: channels first": _row(_tensor(shape=[1, 3, 32, 32]), "channels_first", "[1, 3, 32, 32]", "movedim"),
@@ -177,4 +209,69 @@ BAD_OPEN_INFERENCE: dict[str, _Row] = {
     "V2: 300 as UINT8": _row(_tensor(data=[300, *FLAT[1:]]), "number_too_large", "300"),
     "V2: normalised": _row(_tensor(datatype="FP32", data=[-0.5, *FLAT[1:]]), "negative_number", "normalised"),
     "V2: max_value 1 and UINT8": _row(_asking(parameters={"max_value": 1}), "wrong_max_value", "UINT8", "FP32"),
+}  # fmt: skip
+
+
+def _binary(document: dict[str, Any], data: bytes, *, more: int = 0) -> tuple[bytes, str]:
+    """A body of JSON and bytes, and the header that says where the first ends."""
+    text = json.dumps(document).encode()
+    return text + data, str(len(text) + more)
+
+
+def _with_bytes(follows: bytes, *, size: Any = None, **keys: Any) -> tuple[bytes, str]:
+    parameters = {"binary_data_size": len(follows) if size is None else size}
+    tensor = {"name": "x", "shape": [1, 32, 32, 3], "datatype": "UINT8", "parameters": parameters}
+    return _binary(_request(tensor | keys), follows)
+
+
+_ELEMENT = struct.pack("<I", 5) + b"hello"
+
+# id: (body, Inference-Header-Content-Length, code, words that the message must hold)
+BAD_BINARY: dict[str, tuple[bytes, str, str, tuple[str, ...]]] = {
+    "binary: length no number": (b"{}", "two", "malformed_tensors", ("'two'", "at most its 2 bytes")),
+    "binary: negative length": (b"{}", "-1", "malformed_tensors", ("'-1'",)),
+    "binary: length of many digits": (b"{}", "9" * 400, "malformed_tensors", ("999",)),
+    "binary: length beyond the body": (b"{}", "3", "malformed_tensors", ("'3'",)),
+    "binary: length within the JSON": (
+        *_binary(_asking(), b"", more=-1), "malformed_json", ("not JSON",)
+    ),
+    "binary: no JSON": (IMAGE.tobytes(), "0", "empty_body", ("empty",)),
+    "binary: no inputs": (*_binary({"image": 1}, b""), "wrong_inputs", ("Inference-Header-Content-Length", "inputs")),
+    "binary: JSON a list": (*_binary([1], b""), "wrong_inputs", ("a list of 1",)),  # type: ignore[arg-type]
+    "binary: size of one byte more": (*_with_bytes(IMAGE.tobytes(), size=3073), "malformed_tensors", ("3073", "3,072")),
+    "binary: size a string": (*_with_bytes(IMAGE.tobytes(), size="3072"), "malformed_tensors", ("'3072'",)),
+    "binary: size true": (*_with_bytes(b"x", size=True), "malformed_tensors", ("true",)),
+    "binary: nobody claims the bytes": (*_binary(_asking(), b"xyz"), "malformed_tensors", ("3 bytes follow",)),
+    "binary: data too": (*_with_bytes(IMAGE.tobytes(), data=FLAT), "malformed_tensors", ("not both",)),
+    "binary: one byte short": (*_with_bytes(IMAGE.tobytes()[1:]), "shape_mismatch", ("3,072 bytes", "3,071 bytes")),
+    "binary: bytes of another type": (
+        *_with_bytes(IMAGE.tobytes(), datatype="FP32"), "shape_mismatch", ("12,288", "FP32")
+    ),
+    "binary: NaN": (
+        *_with_bytes(np.full(3072, np.nan, "<f2").tobytes(), datatype="FP16"), "nan", ("NaN", "number 0")
+    ),
+    "binary: negative INT64": (
+        *_with_bytes(np.full(3072, -1, "<i8").tobytes(), datatype="INT64"), "negative_number", ("-1",)
+    ),
+    "binary: 256 in UINT16": (
+        *_with_bytes(np.full(3072, 256, "<u2").tobytes(), datatype="UINT16"), "number_too_large", ("256",)
+    ),
+    "binary: 257 images": (
+        *_with_bytes(bytes(257 * 3072), shape=[257, 3072]), "too_many_images", ("257",)
+    ),
+    "binary: BYTES cut": (
+        *_with_bytes(_ELEMENT[:-1], datatype="BYTES", shape=[1]), "malformed_tensors", ("ends at byte 9", "8 bytes")
+    ),
+    "binary: BYTES, half a length": (
+        *_with_bytes(_ELEMENT + b"\1\0", datatype="BYTES", shape=[2]), "malformed_tensors", ("Element 1",)
+    ),
+    "binary: BYTES of text": (
+        *_with_bytes(_ELEMENT, datatype="BYTES", shape=[1]), "malformed_base64", ("image 0",)
+    ),
+    "binary: BYTES, two by the shape": (
+        *_with_bytes(_ELEMENT, datatype="BYTES", shape=[2]), "shape_mismatch", ("2 elements", "1 came")
+    ),
+    "binary: BYTES, a million": (
+        *_with_bytes(bytes(4 * 10**6), datatype="BYTES", shape=[1]), "shape_mismatch", ("more than 256",)
+    ),
 }  # fmt: skip

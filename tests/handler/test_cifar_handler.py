@@ -111,18 +111,21 @@ def test_module_holds_the_one_class_that_torchserve_wants():
     [
         "bad_input",
         "batching",
+        "body_headers",
         "decoding",
+        "embedded_images",
         "file_signatures",
         "forms",
         "image_files",
+        "inference_protocol",
         "json_body",
         "npy",
         "number_bytes",
-        "open_inference",
         "orientation",
         "pictures",
         "pixels",
         "request_options",
+        "tensors",
     ],
 )
 def test_decoding_imports_neither_torch_nor_torchserve(module):
@@ -289,10 +292,10 @@ def test_a_network_that_gives_nan_is_a_failure_and_no_answer(handler, context):
 
 
 def test_a_bug_in_decoding_concerns_its_own_request_only(handler, context, monkeypatch):
-    def fail_on_bug(body: Any, content_type: str | None, query: Any) -> Any:
+    def fail_on_bug(body: Any, content_type: str | None, query: Any, json_length: str | None) -> Any:
         if body == b"bug":
             raise KeyError("secret")
-        return decode_request(body, content_type, query)
+        return decode_request(body, content_type, query, json_length)
 
     monkeypatch.setattr(cifar_handler, "decode_request", fail_on_bug)
     answers = ask(handler, context, [{"body": b"bug"}, {"body": image_of(5).tobytes()}])

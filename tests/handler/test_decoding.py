@@ -15,7 +15,8 @@ from bad_input import STATUS_OF_CODE
 from benchmarks.fuzz_bodies import PYTHON_INSIDES
 from decoding import BadInput, decode_request
 from tests.handler.bad_forms import BAD_FORMS
-from tests.handler.bad_tensors import BAD_NPY, BAD_OPEN_INFERENCE
+from tests.handler.bad_headers import BAD_HEADERS
+from tests.handler.bad_tensors import BAD_BINARY, BAD_NPY, BAD_OPEN_INFERENCE
 from tests.handler.heavy_files import jpeg_of_scans, jpeg_with, png_chunk, png_with
 from tests.handler.known_files import NUMBERS, OTHERS, PICTURES, WHOLE, padded
 from tests.handler.samples import FLAT, IMAGE, JPEG, JSON, NESTED, PNG, RAW, encode, npy_of, tensor_of
@@ -297,10 +298,10 @@ BAD: dict[str, tuple[Any, str | None, dict[str, str], str, tuple[str, ...]]] = {
     "scaled picture": (PNG, None, {"max_value": "1"}, "wrong_max_value", ("picture",)),
     "two top_k": ({"image": FLAT, "top_k": 3}, JSON, {"top_k": "4"}, "conflicting_option", ("3", "4")),
     "empty images": ({"images": []}, JSON, {}, "no_images", ("images", "1 to 256")),
-    "string image": ({"image": "aGVsbG8="}, JSON, {}, "not_a_list", ("'aGVsbG8='",)),
+    "string image": ({"image": "hello!"}, JSON, {}, "malformed_base64", ("'hello!'",)),
     "null image": ({"image": None}, JSON, {}, "not_a_list", ("null",)),
-    "object image": ({"instances": [{"b64": ""}]}, JSON, {}, "wrong_nesting", ("instances",)),
-    "object among images": ({"images": [FLAT, {}]}, JSON, {}, "not_a_list", ("images[1]", "object")),
+    "object image": ({"instances": [{"b64": ""}]}, JSON, {}, "unsupported_picture", ("instances",)),
+    "object among images": ({"images": [FLAT, {}]}, JSON, {}, "wrong_nesting", ("images[1]", "object")),
     "number images": ({"images": 3}, JSON, {}, "not_a_list", ("images is 3",)),
     "empty image": ({"image": []}, JSON, {}, "wrong_length", ("0 numbers", "3,072")),
     "empty list": ([], JSON, {}, "wrong_length", ("0 numbers",)),
@@ -410,8 +411,8 @@ def test_refusal_says_what_came(body, content_type, query, code, words):
 
 
 def test_every_code_is_given_by_some_body():
-    given_by_forms = {code for *_, code, _words in BAD_FORMS.values()}
-    assert {row[3] for row in BAD.values()} | given_by_forms == set(STATUS_OF_CODE)
+    given_elsewhere = {row[2] for table in (BAD_FORMS, BAD_HEADERS, BAD_BINARY) for row in table.values()}
+    assert {row[3] for row in BAD.values()} | given_elsewhere == set(STATUS_OF_CODE)
 
 
 def test_every_status_is_one_of_the_contract():
