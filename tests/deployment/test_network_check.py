@@ -160,9 +160,9 @@ def test_a_network_that_does_not_end_is_ended(archive, monkeypatch, kind):
 
 def test_what_a_network_says_of_itself_is_one_line_without_control_characters(archive):
     pack_network(archive, Complains())
-    with pytest.raises(ArchiveRefused) as refusal:
+    with pytest.raises(ArchiveRefused) as rejection:
         inspect_archive(archive)
-    assert str(refusal.value).isprintable()
+    assert str(rejection.value).isprintable()
 
 
 FORBIDDEN = """
