@@ -34,7 +34,7 @@ def find_differences(found: Sequence[VersionStatus], store: Path, started: Colle
     Args:
         found: all versions of the server.
         store: its model store.
-        started: the archives that it was started with; None: unknown, and then only workers are compared before a deployment.
+        started: the archives that it was started with; None: unknown; before a deployment only workers are compared.
 
     Returns:
         A sentence for each difference, and what to do about it.

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-import requests
 
 from benchmarks.steady_load import SteadyLoad
 from client.errors import CifarError, ConfigUnusable, ModelNotFound, ServerUnreachable, VersionIsDefault
@@ -437,7 +436,8 @@ def test_a_rollback_looks_whether_the_archive_is_the_one_that_was_deployed(site)
 
 def test_workers_that_were_scaled_by_hand_are_told_of(site):
     def scale_by_hand(query: str, version: str = "1.0") -> None:
-        requests.put(f"{site.target.management_url}/models/cifar/{version}?{query}", timeout=30).raise_for_status()
+        with site.target.manage() as management:
+            assert management.send("PUT", f"/models/cifar/{version}?{query}").ok
 
     assert site.differences() == []
     scale_by_hand("min_worker=1&max_worker=1&synchronous=true")
