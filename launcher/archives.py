@@ -4,8 +4,9 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import orjson
 
@@ -34,7 +35,7 @@ class Archive:
 
     zip: StrictZip
     manifest: dict[str, Any]
-    file: BinaryIO
+    file: BufferedReader
 
     def find_file(self, key: str) -> str | None:
         """Return the name of a file that the manifest names under a key; None where it names none that is there."""

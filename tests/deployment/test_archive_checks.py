@@ -148,7 +148,7 @@ DAMAGES = {
         lambda path: with_certificate(path, probabilities=np.full((32, 9), 1 / 9, np.float32)),
         r"probabilities \(32, 9\); expected \(N, 32, 32, 3\) and \(N, 10\)",
     ),
-    "a FIFO": (lambda path: (path.unlink(), os.mkfifo(path)), "Not a regular file"),
+    "a FIFO": (lambda path: put_fifo(path), "Not a regular file"),
     "a link to a device": (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "Not a regular file"),
     "a FIFO for its digest": (lambda path: os.mkfifo(path.with_name(path.name + ".sha256")), "holds no SHA-256"),
     "a digest without end": (
@@ -236,6 +236,11 @@ DAMAGES = {
         "has a certificate of pictures",
     ),
 }
+
+
+def put_fifo(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
 
 
 def sparse(path: Path, size: int) -> None:

@@ -12,10 +12,10 @@ from deployment.errors import SignatureRefused
 from deployment.signing import required_key, sign_archive, signing_key
 from launcher.archives import check_model_store
 from launcher.errors import ArchiveUnusable
-from launcher.server import TorchServe
+from launcher.server import ROOT, TorchServe
 from tests.deployment.keys import write_pair
 from tests.deployment.test_archive_checks import set_flags
-from tests.e2e.service import BIN, ROOT, write_config
+from tests.e2e.service import BIN, write_config
 from tests.launcher.test_strict_zip import Part, write_zip
 from training.archive import normalise
 from training.errors import ExportRefused
@@ -39,7 +39,7 @@ BAD = {
 
 
 @pytest.fixture(params=[*BAD, "encrypted", "a FIFO"])
-def bad(request, tmp_path) -> Path:
+def bad(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / "store" / "cifar-1.0.mar"
     path.parent.mkdir()
     if request.param == "a FIFO":
@@ -70,7 +70,7 @@ def test_each_command_says_it_in_a_line(bad, tmp_path):
 
 
 @pytest.fixture
-def good(tmp_path) -> Path:
+def good(tmp_path: Path) -> Path:
     path = tmp_path / "store" / "cifar-1.0.mar"
     path.parent.mkdir()
     with zipfile.ZipFile(path, "w") as archive:

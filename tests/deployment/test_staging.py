@@ -11,11 +11,12 @@ import pytest
 from deployment import staging
 from deployment.errors import ArchiveRefused, DeploymentFailed
 from deployment.staging import staged
-from tests.e2e.service import ROOT
+from launcher.server import ROOT
+from training.regular_file import open_regular
 
 
 @pytest.fixture
-def archive(tmp_path) -> Path:
+def archive(tmp_path: Path) -> Path:
     path = tmp_path / "built" / "cifar-1.0.mar"
     path.parent.mkdir()
     path.write_bytes(b"content")
@@ -23,7 +24,7 @@ def archive(tmp_path) -> Path:
 
 
 @pytest.fixture
-def store(tmp_path) -> Path:
+def store(tmp_path: Path) -> Path:
     return tmp_path / "model_store"
 
 
@@ -46,15 +47,20 @@ def test_a_link_counts_as_the_file_that_it_leads_to(archive, store, tmp_path):
         assert not copy.is_symlink()
 
 
+def put_fifo(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
         (lambda path: path.unlink(), "is missing"),
-        (lambda path: (path.unlink(), os.mkfifo(path)), "Not a regular file"),
+        (put_fifo, "Not a regular file"),
         (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "Not a regular file"),
         (lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
         (lambda path: os.truncate(path, 1 << 40), "expected at most 1,073,741,824"),
-        (lambda path: os.mkfifo(path.with_name(path.name + ".sig")), r"\.sig cannot be read: Not a regular file"),
+        (lambda path: put_fifo(path.with_name(path.name + ".sig")), r"\.sig cannot be read: Not a regular file"),
     ],
 )
 def test_what_is_no_file_of_a_size_that_archives_have_is_rejected(archive, store, change, told):
@@ -68,7 +74,7 @@ def test_a_file_that_grows_while_it_is_copied_is_given_up(archive, store, monkey
     monkeypatch.setattr(staging, "MAX_FILE", 100)
     monkeypatch.setattr(staging, "_CHUNK", 10)
     archive.write_bytes(bytes(90))
-    opened = staging.open_regular
+    opened = open_regular
 
     def grow(path, limit):
         file = opened(path, limit)

@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,14 +30,16 @@ class Part:
     comment: bytes = b""
     before: bytes = b""  # bytes that stand in front of the local header
     behind: bytes = b""  # and behind the content
-    local: dict[str, object] = field(default_factory=dict)  # what the local header says otherwise
+    local: dict[str, Any] = field(default_factory=dict)  # what the local header says otherwise
     listed: bool = True
     offset: int | None = None
     size: int | None = None
     packed: bytes | None = None
 
 
-def write_zip(*parts: Part, comment: bytes = b"", behind: bytes = b"", gap: bytes = b"", count: int | None = None):
+def write_zip(
+    *parts: Part, comment: bytes = b"", behind: bytes = b"", gap: bytes = b"", count: int | None = None
+) -> bytes:
     file, directory = bytearray(), bytearray()
     listed = 0
     for part in parts:
@@ -47,7 +50,13 @@ def write_zip(*parts: Part, comment: bytes = b"", behind: bytes = b"", gap: byte
         crc, size = zlib.crc32(part.content), len(part.content) if part.size is None else part.size
         file += part.before
         offset = len(file)
-        own = {"name": part.name, "method": part.method, "flags": part.flags, "crc": crc, "packed": len(packed)}
+        own: dict[str, Any] = {
+            "name": part.name,
+            "method": part.method,
+            "flags": part.flags,
+            "crc": crc,
+            "packed": len(packed),
+        }
         own |= {"size": size, "extra": part.extra} | part.local
         file += struct.pack("<4s5H3L2H", b"PK\3\4", 20, own["flags"], own["method"], 0, 33, own["crc"], own["packed"],
                             own["size"], len(own["name"]), len(own["extra"]))  # fmt: skip
