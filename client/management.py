@@ -172,7 +172,7 @@ class ManagementClient(Connection):
             VersionExists: it holds a version that is registered.
             RequestRefused: the server cannot read it.
         """
-        if not re.fullmatch(r"[\w.+-]+\.mar", archive) or archive.startswith("."):
+        if not can_be_registered(archive):
             raise ValueError(f"{archive!r} is not the name of an archive in the model store, such as cifar-2.0.mar")
         try:
             self._call("POST", "/models", query={"url": archive, "synchronous": "false"})
@@ -240,6 +240,11 @@ class ManagementClient(Connection):
 
     def _unexpected(self, what: str, document: object) -> UnexpectedAnswer:
         return UnexpectedAnswer(self.url, what, excerpt(str(document).encode()))
+
+
+def can_be_registered(archive: str) -> bool:
+    """Tell whether this is the bare name of an archive in a model store, and not hidden there."""
+    return re.fullmatch(r"[A-Za-z0-9_+-][A-Za-z0-9_.+-]*\.mar", archive) is not None
 
 
 # By TorchServe's name for them.

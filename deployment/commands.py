@@ -1,6 +1,5 @@
 """`cifar deploy`, `rollback`, `undeploy` and `scale`."""
 
-import os
 import signal
 import threading
 from pathlib import Path
@@ -15,6 +14,7 @@ from deployment import rollback as rolling_back
 from deployment import undeploy as undeploying
 from deployment.deploy import Options
 from deployment.promote import from_registry, promote, record, try_tag
+from deployment.signing import required_key
 from deployment.steps import Steps
 from deployment.target import Target
 from launcher.server import MODEL_STORE, RUN_DIR
@@ -27,8 +27,6 @@ RunDirOption = Annotated[
 KeepOption = Annotated[int, typer.Option(min=1, help="Versions that stay registered, the new one among them.")]
 WatchOption = Annotated[float, typer.Option(min=0, help="Seconds for which the new default is watched.")]
 TimeoutOption = Annotated[float, typer.Option(min=1, help="Seconds in which its workers must be READY.")]
-
-VERIFY_KEY = "CIFAR_VERIFY_KEY"  # the environment variable with the path of the public key that archives must fit
 
 _OPTIONS = Options()
 
@@ -120,8 +118,7 @@ def scale(
 
 def _choose(keep: int, watch_s: float, timeout_s: float) -> Options:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was begun is taken back
-    key = os.environ.get(VERIFY_KEY)
-    return Options(keep, watch_s, timeout_s, public_key=Path(key) if key else None)
+    return Options(keep, watch_s, timeout_s, public_key=required_key())
 
 
 def find_target(config: Path, model_store: Path, run_dir: Path) -> Target:

@@ -53,7 +53,7 @@ def undo(store: Path, management: ManagementClient, current: Serving, default: s
     if underway.registered:
         remove(management, underway.version)
     if underway.copied:
-        for name in (underway.archive, f"{underway.archive}.sha256"):
+        for name in (underway.archive, f"{underway.archive}.sha256", f"{underway.archive}.sig"):
             (store / name).unlink(missing_ok=True)
     gone = underway.version if underway.registered else None
     versions = tuple(served for served in current.versions if served.version != gone)

@@ -1,26 +1,25 @@
 """Brings a version into service without losing a request, or leaves everything as it was."""
 
-import shutil
-import tempfile
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from client.errors import CifarError
-from client.inference import InferenceClient
-from client.management import ManagementClient
+from client.inference import MODEL_NAME, InferenceClient
+from client.management import ManagementClient, can_be_registered
 from deployment.archive import Candidate, check_version, inspect_archive
 from deployment.current import describe_served, read_current, same_archive, undo
-from deployment.errors import ArchiveRefused, DeploymentFailed, VersionTaken
+from deployment.errors import ArchiveRefused, DeploymentFailed, SignatureRefused, VersionTaken
 from deployment.parity import check_parity
-from deployment.signing import verify_archive
+from deployment.served import check_served
+from deployment.signing import SIGNING_KEY, verify_archive
+from deployment.staging import place, staged
 from deployment.steps import Steps
 from deployment.target import Target
 from deployment.versions import SETTLE_S, drain, remove, wait_until_ready
 from deployment.watch import watch
 from launcher.serving import ServedVersion, Serving, Underway, forget_serving, read_serving, write_serving
-from training.archive import normalise, record_digest
-from training.atomic_write import atomic_write, remove_leftovers
+from training.archive import normalise
 from training.digest import digest_file
 from training.errors import ExportRefused
 
@@ -72,24 +71,20 @@ def deploy(archive: Path, target: Target, steps: Steps, options: Options, versio
     Raises:
         CifarError: deployment.errors, launcher.errors and client.errors say which.
     """
+    options = options if options.source else replace(options, source=str(archive.resolve()))
     with (
-        target.exclusive(),
-        tempfile.TemporaryDirectory(prefix="cifar-deploy-") as folder,
+        staged(archive, target.store) as copy,
         target.manage() as management,
         target.infer() as inference,
     ):
         with steps.step("check the archive") as step:
             if options.public_key is not None:
-                verify_archive(archive, options.public_key)
-            candidate = _inspect(archive, version, Path(folder))
-            recorded = "as recorded" if candidate.recorded else f"no {archive.name}.sha256 to compare with"
-            recorded += "" if options.public_key is None else ", signature verified"
-            step.note(
-                f"version {candidate.version}, {candidate.size / 1e6:.1f} MB, SHA-256 {candidate.sha256[:12]}…, "
-                f"{recorded}"
-            )
-        options = options if options.source else replace(options, source=str(archive.resolve()))
-        return Rollout(target, management, inference, steps, options).run(candidate)
+                verify_archive(copy, options.public_key, archive)
+            candidate = _inspect(copy, archive, version, options.public_key)
+            name = _choose_name(archive, candidate, target.store)
+            step.note(_describe(candidate, archive, options))
+        with target.exclusive():
+            return Rollout(target, management, inference, steps, options).run(candidate, name)
 
 
 class Rollout:
@@ -119,9 +114,16 @@ class Rollout:
         self._options = options
         self._back = back
 
-    def run(self, candidate: Candidate) -> Change:
-        """Bring a checked archive into service; raises CifarError, and then what served before serves."""
+    def run(self, candidate: Candidate, name: str) -> Change:
+        """Bring a checked archive into service; raises CifarError, and then what served before serves.
+
+        Args:
+            candidate: a copy in the model store that nobody else writes (deployment/staging.py); it is moved.
+            name: of its file in the model store.
+        """
         store = self._target.store
+        if digest_file(candidate.path) != candidate.sha256:
+            raise ArchiveRefused(f"{candidate.path} has changed since it was checked; deploy it again")
         remembered = read_serving(store)
         current = read_current(store, self._management)
         goes_on = same_archive(current.underway, candidate.version, candidate.sha256)
@@ -134,8 +136,8 @@ class Rollout:
         if before not in [served.version for served in current.versions]:
             before = None
         if before == candidate.version and not goes_on:
-            return self._stay(current, candidate)
-        underway = current.underway or self._plan(current, candidate)
+            return self._stay(current, candidate, name)
+        underway = current.underway or self._plan(current, candidate, name)
         current = replace(current, default=before, underway=underway)
         # What is registered and what is going to be are different things until the end.
         write_serving(store, replace(current, versions=_without(current, underway)))
@@ -149,32 +151,31 @@ class Rollout:
         self._retire()
         return Change(current.find(before) if before else None, now)
 
-    def _plan(self, current: Serving, candidate: Candidate) -> Underway:
+    def _plan(self, current: Serving, candidate: Candidate, name: str) -> Underway:
         """Decide what there is to do; raises VersionTaken where something else has the name."""
-        store, path = self._target.store, candidate.path.resolve()
-        inside = path.parent == store.resolve()
-        name = path.name if inside else f"cifar-{candidate.version}.mar"
         served = next((it for it in current.versions if it.version == candidate.version), None)
         if served is not None and served.sha256 != candidate.sha256:
             raise VersionTaken(
                 f"Version {candidate.version} is served from {served.archive} with other content (SHA-256 "
                 f"{served.sha256[:12]}…, yours {candidate.sha256[:12]}…). Deploy yours under another: --version"
             )
-        there = store / name
-        if there.exists() and digest_file(there) != candidate.sha256:
+        there = self._target.store / name
+        if there.exists() and (found := _digest(there)) != candidate.sha256:
             raise VersionTaken(
-                f"{there} has other content (SHA-256 {digest_file(there)[:12]}…, yours {candidate.sha256[:12]}…). "
+                f"{there} has other content (SHA-256 {found[:12]}…, yours {candidate.sha256[:12]}…). "
                 "Deploy yours under another version: --version; or move that file away, if nothing uses it"
             )
         copied = not there.exists()
         return Underway(candidate.version, name, candidate.sha256, copied=copied, registered=served is None)
 
-    def _stay(self, current: Serving, candidate: Candidate) -> Change:
+    def _stay(self, current: Serving, candidate: Candidate, name: str) -> Change:
         """Deploy what is the default already: only finish what an earlier call may have left."""
         served = current.find(candidate.version)
         if served is None or served.sha256 != candidate.sha256:
-            self._plan(current, candidate)  # raises VersionTaken
+            self._plan(current, candidate, name)  # raises VersionTaken
             raise AssertionError("unreachable")
+        place(candidate, self._target.store / served.archive)  # whatever lies there now
+        check_served(self._management, candidate)
         self._steps.say(f"Version {candidate.version} is the default already.")
         write_serving(self._target.store, replace(current, versions=keepers(current, self._options.keep)))
         self._retire()
@@ -184,16 +185,23 @@ class Rollout:
         """Everything before the switch: clients notice nothing of it."""
         store, version = self._target.store, candidate.version
         with self._steps.step("put it into the model store") as step:
-            if not (store / underway.archive).exists():
-                _copy(candidate, store / underway.archive)
+            there = store / underway.archive
+            as_checked = there.exists() and _digest(there) == candidate.sha256
+            place(candidate, there)
             step.note(underway.archive)
         with self._steps.step("register it, and wait for its workers") as step:
-            if version not in [it.version for it in describe_served(self._management)[1]]:
+            registered = version in [it.version for it in describe_served(self._management)[1]]
+            if registered and not as_checked:  # of an interrupted deployment, from a file that has been lost since
+                remove(self._management, version)
+            if not registered or not as_checked:
                 self._management.register(underway.archive)
             log, timeout_s = self._target.console_log, self._options.timeout_s
             described = wait_until_ready(self._management, version, timeout_s, log)
             step.note(f"{len(described.workers)} are READY")
         with self._steps.step("compare its answers with those recorded at export") as step:
+            if _digest(there) != candidate.sha256:
+                raise DeploymentFailed(f"{there} was changed while it was registered. Only `cifar` may write there")
+            check_served(self._management, candidate)
             step.note(f"{check_parity(self._inference, version, candidate.certificate)} pictures")
 
     def _switch(self, candidate: Candidate, before: str | None) -> None:
@@ -261,22 +269,6 @@ class Rollout:
             )
 
 
-def _copy(candidate: Candidate, place: Path) -> None:
-    """Put the archive into the model store, whole, with its digest beside it."""
-    remove_leftovers(place)  # of a deployment that was killed
-    try:
-        with atomic_write(place) as temporary:
-            shutil.copyfile(candidate.path, temporary)
-            if digest_file(temporary) != candidate.sha256:
-                raise ArchiveRefused(f"{candidate.path} has changed since it was checked; deploy it again")
-            record_digest(place, candidate.sha256)
-    except OSError as error:
-        free = shutil.disk_usage(place.parent).free
-        raise DeploymentFailed(
-            f"{place} cannot be written: {error.strerror}. It needs {candidate.size:,} bytes, {free:,} are free"
-        ) from error
-
-
 def keepers(current: Serving, keep: int) -> tuple[ServedVersion, ...]:
     """Return the registered versions that stay: the default, the defaults before it, the last first, then others."""
     registered = {served.version: served for served in current.versions}
@@ -290,17 +282,48 @@ def _without(current: Serving, underway: Underway) -> tuple[ServedVersion, ...]:
     return tuple(it for it in current.versions if not (underway.registered and it.version == underway.version))
 
 
-def _inspect(archive: Path, version: str | None, folder: Path) -> Candidate:
-    """Check the archive, and give it another version where one is asked for."""
+def _inspect(copy: Path, archive: Path, version: str | None, public_key: Path | None) -> Candidate:
+    """Check the copy of an archive, and give it another version where one is asked for."""
     if version is not None:
         check_version(version)
-    candidate = inspect_archive(archive)
+    candidate = inspect_archive(copy, archive, signed=public_key is not None)
     if version is None or version == candidate.version:
         return candidate
-    renamed = folder / f"cifar-{version}.mar"
+    renamed = copy.with_name(f"renamed-{copy.name}")
     try:
-        normalise(archive, renamed, version)
-    except ExportRefused as error:
-        raise ArchiveRefused(str(error)) from error
+        normalise(copy, renamed, version)
+        if public_key is not None:
+            verify_archive(renamed, public_key, archive)
+    except SignatureRefused as error:
+        raise SignatureRefused(
+            f"{archive} as version {version} is another archive, which needs a signature of its own: set "
+            f"{SIGNING_KEY}, or build and sign it under that version ({error})"
+        ) from error
+    except (ExportRefused, OSError) as error:
+        raise ArchiveRefused(f"{archive} cannot be made version {version}: {error}") from error
     sha256, size = digest_file(renamed), renamed.stat().st_size
     return replace(candidate, path=renamed, version=version, sha256=sha256, size=size)
+
+
+def _choose_name(archive: Path, candidate: Candidate, store: Path) -> str:
+    """Say what the archive is called in the model store: as it is, if it is there already."""
+    own = f"{MODEL_NAME}-{candidate.version}.mar"
+    inside = archive.resolve().parent == store.resolve() and candidate.path.name == archive.name
+    return archive.name if inside and can_be_registered(archive.name) else own
+
+
+def _describe(candidate: Candidate, archive: Path, options: Options) -> str:
+    notes = ["as recorded" if candidate.recorded else f"no {archive.name}.sha256 to compare with"]
+    notes += [] if options.public_key is None else ["signature verified"]
+    notes += [] if candidate.not_run is None else [f"its network not run: {candidate.not_run}"]
+    return (
+        f"version {candidate.version}, {candidate.size / 1e6:.1f} MB, SHA-256 {candidate.sha256[:12]}…, "
+        f"{', '.join(notes)}"
+    )
+
+
+def _digest(archive: Path) -> str:
+    try:
+        return digest_file(archive)
+    except OSError as error:
+        raise DeploymentFailed(f"{archive} cannot be read: {error.strerror}") from error

@@ -4,8 +4,10 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from client.management import ModelVersion
+from deployment.errors import ArchiveRefused
 from deployment.version_status import VersionStatus
-from launcher.archives import check_deployed
+from deployment.workers import read_worker_counts
+from launcher.archives import check_deployed, open_archive
 from launcher.errors import ArchiveUnusable, ServingUnusable
 from launcher.serving import Serving, read_serving, store_lock
 
@@ -27,12 +29,12 @@ def find_strangers(versions: Sequence[ModelVersion]) -> list[str]:
 
 
 def find_differences(found: Sequence[VersionStatus], store: Path, started: Collection[str] | None = None) -> list[str]:
-    """Compare what a server has with what serving.json says; before any deployment, with what it was started with.
+    """Compare what a server has with what serving.json says; before a deployment, with what it was started with.
 
     Args:
         found: all versions of the server.
         store: its model store.
-        started: the archives that it was started with; None: unknown, and then nothing is compared before a deployment.
+        started: the archives that it was started with; None: unknown; before a deployment only workers are compared.
 
     Returns:
         A sentence for each difference, and what to do about it.
@@ -42,7 +44,8 @@ def find_differences(found: Sequence[VersionStatus], store: Path, started: Colle
     except ServingUnusable as error:
         return [str(error)]
     if serving is None:
-        return [] if started is None else list(_compare_with_start(found, started))
+        strangers = [] if started is None else list(_compare_with_start(found, started))
+        return strangers + [line for version in found for line in _compare_workers(version, None, store)]
     with store_lock(store) as free:
         if not free:
             return ["A deployment is being made just now; what is served is changing."]
@@ -82,11 +85,8 @@ def _compare(found: Sequence[VersionStatus], serving: Serving, store: Path) -> I
                 f"Version {served.version} is served from {version.archive!r}, and should be from {served.archive!r}. "
                 "`make down up` makes it so."
             )
-        elif served.workers is not None and version.workers != served.workers:
-            yield (
-                f"Version {served.version} has {version.workers} workers, and should have {served.workers}. `cifar up` "
-                "makes it so."
-            )
+        else:
+            yield from _compare_workers(version, served.workers, store)
         try:
             check_deployed(store, [served])
         except ArchiveUnusable as error:
@@ -94,3 +94,27 @@ def _compare(found: Sequence[VersionStatus], serving: Serving, store: Path) -> I
     for extra in there.values():
         if underway is None or extra.version != underway.version:
             yield _undeployed(extra)
+
+
+def _compare_workers(version: VersionStatus, remembered: int | None, store: Path) -> Iterator[str]:
+    """Compare with what `cifar scale` has set, else with what the archive asks for."""
+    if remembered is not None:
+        wanted = (remembered, remembered)
+    else:
+        archive = store / Path(version.archive).name
+        try:
+            with open_archive(archive) as content:
+                wanted = read_worker_counts(archive, content)
+        except (ArchiveRefused, ArchiveUnusable):  # one that was deployed is told of by its digest
+            return
+    if (version.workers, version.max_workers) != wanted:
+        by_up = remembered is not None and version.workers != remembered  # it looks no further (launcher/reconcile.py)
+        command = "cifar up" if by_up else f"cifar scale {version.version} {wanted[0]}"
+        yield (
+            f"Version {version.version} has {_range(version.workers, version.max_workers)} workers, and should have "
+            f"{_range(*wanted)}. `{command}` makes it so."
+        )
+
+
+def _range(least: int, most: int) -> str:
+    return str(least) if least == most else f"{least} to {most}"

@@ -1,15 +1,20 @@
 """Makes the default before the default again."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from client.management import ManagementClient
-from deployment.archive import inspect_archive
+from deployment.archive import Candidate, inspect_archive
 from deployment.current import describe_served, read_current, undo
 from deployment.deploy import Change, Options, Rollout
 from deployment.errors import ArchiveRefused, NothingToRollBackTo
+from deployment.served import check_served
+from deployment.signing import verify_archive
+from deployment.staging import remove_leftovers, staged
 from deployment.steps import Steps
 from deployment.target import Target
 from launcher.serving import ServedVersion, read_serving, write_serving
+from training.digest import digest_file
 
 
 def rollback(target: Target, steps: Steps, options: Options) -> Change:
@@ -23,6 +28,7 @@ def rollback(target: Target, steps: Steps, options: Options) -> Change:
         CifarError: as of deploy, where the archive must be deployed again.
     """
     with target.exclusive(), target.manage() as management, target.infer() as inference:
+        remove_leftovers(target.store)
         undone = _undo_interrupted(target, steps, management)
         if undone is not None:
             return undone
@@ -33,23 +39,39 @@ def rollback(target: Target, steps: Steps, options: Options) -> Change:
                 "No default before this one is known: nothing has been deployed here, or all undone"
             )
         goal = current.history[-1]
+        archive = target.store / goal.archive
         if _has_all_workers(management, goal):
             with steps.step("make it the default") as step:
+                check_served(management, _inspect(archive, archive, goal, options, run_network=False))
                 management.set_default(goal.version)
                 write_serving(target.store, replace(current, default=goal.version, history=current.history[:-1]))
                 step.note(f"{goal.version} instead of {before.version}")
             return Change(before, goal)
-        archive = target.store / goal.archive
-        with steps.step("check the archive") as step:
-            candidate = inspect_archive(archive)
-            if candidate.sha256 != goal.sha256:
-                raise ArchiveRefused(
-                    f"{archive} is not what was served as version {goal.version}: its SHA-256 is {candidate.sha256}, "
-                    f"{goal.sha256} was deployed. Restore it, or deploy another: cifar deploy"
-                )
-            step.note(f"version {goal.version}, as it was deployed")
-        options = replace(options, source=goal.source)
-        return Rollout(target, management, inference, steps, options, back=True).run(candidate)
+        with staged(archive, target.store) as copy:
+            with steps.step("check the archive") as step:
+                candidate = _inspect(copy, archive, goal, options, run_network=True)
+                step.note(f"version {goal.version}, as it was deployed")
+            options = replace(options, source=goal.source)
+            return Rollout(target, management, inference, steps, options, back=True).run(candidate, goal.archive)
+
+
+def _inspect(file: Path, archive: Path, goal: ServedVersion, options: Options, run_network: bool) -> Candidate:
+    """Check that a file is what was deployed; `archive` is what messages call it."""
+    try:
+        digest = digest_file(file)
+    except OSError as error:
+        raise ArchiveRefused(
+            f"{archive}, which was served as version {goal.version}, cannot be read: {error.strerror}. Restore it, or "
+            "deploy another: cifar deploy"
+        ) from error
+    if digest != goal.sha256:
+        raise ArchiveRefused(
+            f"{archive} is not what was served as version {goal.version}: its SHA-256 is {digest}, {goal.sha256} was "
+            "deployed. Restore it, or deploy another: cifar deploy"
+        )
+    if options.public_key is not None:
+        verify_archive(file, options.public_key, archive)
+    return inspect_archive(file, archive, signed=True, run_network=run_network)  # it was checked when it was deployed
 
 
 def _undo_interrupted(target: Target, steps: Steps, management: ManagementClient) -> Change | None:

@@ -4,6 +4,7 @@ The signature is that of model-signing's method "key": a Sigstore bundle around 
 `model_signing verify key` takes it as well. It holds for the bytes, whatever the file is called and wherever it lies.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,12 @@ from typing import Any
 
 from deployment.errors import SignatureRefused
 from training.atomic_write import atomic_write
+from training.regular_file import open_regular
 
+VERIFY_KEY = "CIFAR_VERIFY_KEY"  # the environment variable with the path of the public key that archives must fit
+SIGNING_KEY = "CIFAR_SIGNING_KEY"  # the same, of the private key that they are signed with
+
+_MAX_SMALL_FILE = 1 << 20  # bytes of a key or a signature; ours have 300 and 1,200
 _NEW_PAIR = (
     "A new pair: `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out signing.pem`, "
     "then `openssl pkey -in signing.pem -pubout -out signing.pub`."
@@ -22,6 +28,20 @@ _NEW_PAIR = (
 def signature_path(archive: Path) -> Path:
     """Say where the signature of an archive lies: beside it, as `<archive>.sig`."""
     return archive.with_name(f"{archive.name}.sig")
+
+
+def required_key() -> Path | None:
+    """Return the public key that archives must fit; None where they need not be signed.
+
+    Raises:
+        SignatureRefused: the environment variable is there, and names nothing: that must not mean "off".
+    """
+    return _read_key(VERIFY_KEY)
+
+
+def signing_key() -> Path | None:
+    """Return the private key that archives are signed with; None: they are not. Raises SignatureRefused as above."""
+    return _read_key(SIGNING_KEY)
 
 
 def sign_archive(archive: Path, private_key: Path) -> Path:
@@ -40,6 +60,7 @@ def sign_archive(archive: Path, private_key: Path) -> Path:
     """
     library = _model_signing()
     with _refusing_other_keys(private_key, "private"):
+        _check_small(private_key)
         signer = library.signing.Config().use_elliptic_key_signer(private_key=private_key)
     signer.set_hashing_config(_hashing(library))
     content = _content(archive)
@@ -49,7 +70,7 @@ def sign_archive(archive: Path, private_key: Path) -> Path:
     return signature
 
 
-def verify_archive(archive: Path, public_key: Path) -> None:
+def verify_archive(archive: Path, public_key: Path, called: Path | None = None) -> None:
     """Return if the signature beside an archive was made of these very bytes with the other half of this key.
 
     Verify the copy that will be served, where only this user writes: the file is not watched afterwards.
@@ -57,29 +78,42 @@ def verify_archive(archive: Path, public_key: Path) -> None:
     Args:
         archive: whatever its name and folder, with its signature at `signature_path(archive)`.
         public_key: PEM, on the curve P-256, P-384 or P-521.
+        called: what messages call it, if that is not where it lies.
 
     Raises:
         SignatureRefused: anything else; the message says what came, what was expected, how to mend it.
     """
     library = _model_signing()
     with _refusing_other_keys(public_key, "public"):
+        _check_small(public_key)
         verifier = library.verifying.Config().use_elliptic_key_verifier(public_key=public_key)
     verifier.set_hashing_config(_hashing(library))
     content = _content(archive)
-    signature = signature_path(archive)
+    signature, called = signature_path(archive), called or archive
+    named = signature_path(called)
     try:
+        _check_small(signature)
         verifier.verify(content, signature)
     except FileNotFoundError as error:
         raise SignatureRefused(
-            f"{archive} is not signed: there is no {signature}. "
+            f"{called} is not signed: there is no {named}. "
             "Sign the archive where it is built, and keep the signature beside it."
         ) from error
     except OSError as error:
         raise SignatureRefused(
-            f"{error.filename} cannot be read: {error.strerror}. It must be a file that this user may read."
+            f"{named} cannot be read: {error.strerror}. It must be a file that this user may read."
         ) from error
     except Exception as error:  # a forged file makes the parsers raise all sorts, RecursionError among them
-        raise SignatureRefused(_explain(error, archive, signature, public_key)) from error
+        raise SignatureRefused(_explain(error, called, named, public_key)) from error
+
+
+def _read_key(variable: str) -> Path | None:
+    path = os.environ.get(variable)
+    if path is not None and not path.strip():
+        raise SignatureRefused(
+            f"{variable} is set and empty. Give it the path of a key, or unset it: then archives need no signature"
+        )
+    return Path(path) if path is not None else None
 
 
 def _model_signing() -> ModuleType:
@@ -104,12 +138,17 @@ def _hashing(library: ModuleType) -> Any:
 def _content(archive: Path) -> Path:
     """Find the file behind the name: model-signing would sign a folder, and refuses links."""
     try:
-        with archive.open("rb"):
+        with open_regular(archive):
             return archive.resolve()
     except OSError as error:
         raise SignatureRefused(
             f"The archive {archive} cannot be read: {error.strerror}. `make archive` builds one."
         ) from error
+
+
+def _check_small(path: Path) -> None:
+    """Raise OSError unless this is a regular file of a size that a key or a signature can have."""
+    open_regular(path, _MAX_SMALL_FILE).close()
 
 
 @contextmanager

@@ -1,11 +1,7 @@
 """The archive that is traced: which file it is, and what it says of itself without being run."""
 
-import hashlib
-import io
-import json
 import re
-import zipfile
-import zlib
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,14 +10,14 @@ from typing import Any
 import orjson
 
 from deployment.errors import NothingToTrace
+from deployment.model_file import METADATA, read_extra_files
+from launcher.archives import Archive, open_archive
+from launcher.errors import ArchiveUnusable
 from launcher.serving import read_serving
 from training.digest import digest_file
 
-_MANIFEST = "MAR-INF/MANIFEST.json"
-_METADATA = "/extra/metadata.json"  # in the TorchScript file, under a folder of any name
+_SHOWN_NAME = 100  # characters of a version
 _SHOWN_DIGITS = 12  # as many as X-Model-Digest has
-# What reading a damaged zip file raises, and one that holds something else than was expected.
-_UNREADABLE = (OSError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -58,17 +54,20 @@ def read_archive(path: Path) -> TracedArchive:
         raise NothingToTrace(
             f"{path} cannot be read: {error.strerror}. Name another archive: --version or --archive"
         ) from None
-    version = None
+    version = model_digest = None
+    metadata: dict[str, Any] = {}
     try:
-        with zipfile.ZipFile(path) as archive:
-            manifest = json.loads(archive.read(_MANIFEST))["model"]
-            version = str(manifest["modelVersion"])
-            model = archive.read(manifest["serializedFile"])
-            damaged = archive.testzip()
-    except _UNREADABLE as error:
-        return TracedArchive(path, sha256, version, damage=f"it is truncated, damaged or no archive ({error})")
-    damage = f"it is damaged in {damaged}" if damaged else None
-    return TracedArchive(path, sha256, version, hashlib.sha256(model).hexdigest(), _read_metadata(model), damage)
+        with open_archive(path) as archive:
+            version = str(archive.manifest["modelVersion"])[:_SHOWN_NAME]
+            model_digest, metadata = _read_model(archive)
+            archive.zip.verify()
+    except ArchiveUnusable as error:
+        return TracedArchive(
+            path, sha256, version, model_digest, metadata, damage=f"it{str(error).removeprefix(str(path))}"
+        )
+    except KeyError as error:
+        return TracedArchive(path, sha256, version, damage=f"it is truncated, damaged or no archive: no {error}")
+    return TracedArchive(path, sha256, version, model_digest, metadata)
 
 
 def find_version(store: Path, version: str) -> TracedArchive:
@@ -134,11 +133,13 @@ def _describe(archive: TracedArchive) -> str:
     return f"{archive.path.name} (version {archive.version}, weights {weights}, SHA-256 {archive.sha256[:8]}…)"
 
 
-def _read_metadata(model: bytes) -> dict[str, Any]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(model)) as file:
-            name = next(entry for entry in file.namelist() if entry.endswith(_METADATA))
-            metadata = orjson.loads(file.read(name))
-    except (*_UNREADABLE, StopIteration):
-        return {}
-    return metadata if isinstance(metadata, dict) else {}
+def _read_model(archive: Archive) -> tuple[str, dict[str, Any]]:
+    """Return the SHA-256 of the TorchScript file, and its metadata; raises KeyError where there is no such file."""
+    with tempfile.TemporaryDirectory(prefix="cifar-trace-") as folder:
+        model = Path(folder) / "model.pt"
+        digest = archive.extract(str(archive.manifest["serializedFile"]), model)
+        try:
+            metadata = orjson.loads(read_extra_files(model)[METADATA])
+        except Exception:  # of another origin, or made to be misread: the parsers raise nearly anything
+            metadata = None
+    return digest, metadata if isinstance(metadata, dict) else {}

@@ -8,7 +8,8 @@ from typing import Any
 from deployment.trace_archive import TracedArchive
 from deployment.trace_sources import LocalWeights, Tracked, check_commit
 from launcher.serving import SERVING_NAME, read_serving
-from training.archive import DIGEST_SUFFIX
+from training.archive import DIGEST_SUFFIX, MAX_DIGEST_FILE
+from training.regular_file import read_bounded
 
 _DIRTY = "-dirty"
 _NOT_SAID = "the export did not record it"
@@ -126,11 +127,13 @@ def _check_archive(evidence: Evidence) -> _Checked:
 
 def _read_digest(beside: Path) -> str | None:
     try:
-        return beside.read_bytes().decode("ascii", "replace").split()[0].lower()
+        return read_bounded(beside, MAX_DIGEST_FILE).decode("ascii", "replace").split()[0].lower()[:64]
     except FileNotFoundError:
         return None
     except IndexError:
         return "nothing"
+    except OSError as error:
+        return f"nothing that can be read ({error.strerror})"
 
 
 def _check_torchscript(evidence: Evidence) -> _Checked:

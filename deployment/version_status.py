@@ -17,7 +17,8 @@ class VersionStatus:
         default: whether requests that name no version get this one.
         archive: its file name in the model store.
         ready_workers: those that have loaded the model.
-        workers: how many there should be.
+        workers: how many there should be at least, as the server was told last.
+        max_workers: and at most.
         queue_length: requests that wait for one.
         started: when the first of its workers was started; None without workers.
         about: what its handler says (docs/http-api.md, "What is served"); empty where it does not answer.
@@ -28,6 +29,7 @@ class VersionStatus:
     archive: str
     ready_workers: int
     workers: int
+    max_workers: int
     queue_length: int
     started: datetime | None
     about: dict[str, Any]
@@ -55,6 +57,7 @@ def _read_version(management: ManagementClient, described: ModelVersion, default
         archive=described.archive,
         ready_workers=described.ready_workers,
         workers=described.min_workers,
+        max_workers=described.max_workers,
         queue_length=described.queue_length,
         started=min((worker.started for worker in described.workers), default=None),
         about=_ask_handler(management, described),

@@ -4,27 +4,27 @@ torch-model-archiver writes the time into the manifest, takes over the files' da
 the disk has them. Without all that, an archive's digest says what is in it.
 """
 
-import hashlib
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Annotated
 
+import orjson
 import typer
 
 from deployment.errors import SignatureRefused
-from deployment.signing import sign_archive, signature_path
-from launcher.errors import ServingUnusable
+from deployment.signing import SIGNING_KEY, sign_archive, signature_path, signing_key
+from launcher.archives import MANIFEST, MAX_MANIFEST, Archive, open_archive
+from launcher.errors import ArchiveUnusable, ServingUnusable
 from launcher.serving import SERVING_NAME, read_serving
 from training.atomic_write import atomic_write
 from training.command import console, run_stage
+from training.digest import digest_file
 from training.errors import ExportRefused
 
 DIGEST_SUFFIX = ".sha256"  # of the file beside an archive
-SIGNING_KEY = "CIFAR_SIGNING_KEY"  # the environment variable with the path of a private key
+MAX_DIGEST_FILE = 1 << 16  # bytes of that; sha256sum writes 100
 
-_MANIFEST = "MAR-INF/MANIFEST.json"
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can hold
 _MODE = 0o100644 << 16  # a regular file, which its owner may write
 
@@ -48,38 +48,44 @@ def normalise(source: Path, output: Path, version: str | None = None) -> str:
             The output stays as it is.
     """
     try:
-        with zipfile.ZipFile(source) as archive:
-            files = {name: archive.read(name) for name in sorted(archive.namelist()) if not name.endswith("/")}
-        manifest = json.loads(files[_MANIFEST])
-        manifest.pop("createdOn", None)
-        if version is not None:
-            manifest["model"]["modelVersion"] = version
-    except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError, AttributeError) as error:
+        with open_archive(source) as archive, atomic_write(output) as temporary:
+            _write(archive, temporary, version)
+            digest = digest_file(temporary)
+            _refuse_to_replace_deployed(output, digest)
+            # First: killed in between, an archive is left that does not fit its digest, which is refused, not served.
+            record_digest(output, digest)
+            _sign(temporary, signature_path(output))
+    except (ArchiveUnusable, RecursionError) as error:  # a manifest that is nested too deeply to be written
         raise ExportRefused(f"{source} is no archive of torch-model-archiver: {error}") from error
-    files[_MANIFEST] = json.dumps(manifest, indent=2).encode()
-    with atomic_write(output) as temporary:
-        with zipfile.ZipFile(temporary, "w") as archive:
-            for name, content in files.items():
-                entry = zipfile.ZipInfo(name, _DATE)
-                entry.external_attr = _MODE
-                # Weights hardly shrink, and zlib's versions differ in what they make of the same bytes.
-                archive.writestr(entry, content, zipfile.ZIP_STORED)
-        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-        _refuse_to_replace_deployed(output, digest)
-        # First: killed in between, an archive is left that does not fit its digest, which is refused, not served.
-        record_digest(output, digest)
-        _sign(temporary, signature_path(output))
     return digest
+
+
+def _write(archive: Archive, output: Path, version: str | None) -> None:
+    document = orjson.loads(archive.zip.read(MANIFEST, MAX_MANIFEST))
+    document.pop("createdOn", None)
+    if version is not None:
+        document["model"]["modelVersion"] = version
+    manifest = json.dumps(document, indent=2).encode()
+    with zipfile.ZipFile(output, "w") as packed:
+        for name in sorted(archive.zip.names):
+            entry = zipfile.ZipInfo(name, _DATE)
+            entry.external_attr = _MODE
+            # Weights hardly shrink, and zlib's versions differ in what they make of the same bytes.
+            entry.compress_type = zipfile.ZIP_STORED
+            entry.file_size = len(manifest) if name == MANIFEST else archive.zip.size(name)
+            with packed.open(entry, "w") as place:
+                for chunk in (manifest,) if name == MANIFEST else archive.zip.chunks(name):
+                    place.write(chunk)
 
 
 def _sign(archive: Path, signature: Path) -> None:
     """Put the signature where it belongs; without a key, one of older content goes."""
-    key = os.environ.get(SIGNING_KEY)
-    if not key:
-        signature.unlink(missing_ok=True)
-        return
     try:
-        sign_archive(archive, Path(key)).replace(signature)
+        key = signing_key()
+        if key is None:
+            signature.unlink(missing_ok=True)
+        else:
+            sign_archive(archive, key).replace(signature)
     except SignatureRefused as error:
         raise ExportRefused(f"{error} ({SIGNING_KEY})") from error
 

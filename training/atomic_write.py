@@ -25,9 +25,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         # mkstemp makes files for the owner only; a result has the mode that the user's umask gives.
-        temporary.chmod(0o666 & ~_umask())
+        temporary.chmod(0o666 & ~read_umask())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         if error.errno is None or error.filename is not None:
             raise
@@ -43,14 +43,15 @@ def remove_leftovers(path: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _umask() -> int:
+def read_umask() -> int:
+    """Return which bits of a mode this user takes away from new files."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut."""
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

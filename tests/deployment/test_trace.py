@@ -370,7 +370,11 @@ BREAKS = {
         "archive",
         r"sha256 says nothing",
     ),
-    "a damaged handler": (damage_the_handler, "archive", r"it is damaged in cifar_handler\.py"),
+    "a damaged handler": (
+        damage_the_handler,
+        "archive",
+        r"it is truncated or no archive \(damaged in 'cifar_handler\.py'",
+    ),
     "another TorchScript file": (
         lambda chain: chain.client.set_model_version_tag("cifar", "1", "model_digest", "f" * 64),
         "TorchScript",
@@ -482,7 +486,7 @@ def test_a_damaged_archive_breaks_the_first_link_and_the_others_cannot_be_checke
         chain.archive.write_bytes(damaged)
         links, exit_code = chain.links()
         assert exit_code == 1
-        assert "it is truncated, damaged or no archive" in links["archive"]["note"]
+        assert "it is truncated or no archive" in links["archive"]["note"]
         assert f"serving.json says {digest}" in links["archive"]["note"]
         rest = [links[name] for name in LINKS[1:]]
         assert {(link["holds"], link["note"]) for link in rest} == {(None, "the archive cannot be read")}
@@ -681,7 +685,7 @@ def test_a_file_outside_the_store_may_be_another_than_the_deployed_one(chain):
         ),
         (
             ("f" * 12,),
-            r"No archive in \S+ has the digest f{12}\. It holds bad\.mar, but it is truncated[^;]*; cifar-3\.0",
+            r"No archive in \S+ has the digest f{12}\. It holds bad\.mar, but it is truncated.*; cifar-3\.0",
         ),
         (("3.0",), "'3.0' is no digest; expected 8 to 64 hexadecimal digits.* --version"),
         (("--archive", "none.mar"), r"none\.mar cannot be read: No such file or directory\. Name another"),

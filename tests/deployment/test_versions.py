@@ -2,6 +2,7 @@
 
 import copy
 import json
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -129,7 +130,10 @@ def served(store, version: str, workers: int | None = None) -> ServedVersion:
 
 def differences(server, management, store, *found: str) -> list[str]:
     """What is told where the server has these versions, the first of them as its default."""
-    entries = [copy.deepcopy(VERSION) | {"modelVersion": version, "workers": []} for version in found]
+    entries = [
+        copy.deepcopy(VERSION) | {"modelVersion": version, "modelUrl": f"cifar-{version}.mar", "workers": []}
+        for version in found
+    ]
 
     def reply(request: Request) -> Reply:
         return Reply(200, json.dumps(entries if request.path.endswith("/all") else entries[:1]).encode())
@@ -145,7 +149,7 @@ def test_status_names_every_difference(server, management, store):
     assert differences(server, management, store, "1.0", "3.0") == [
         "The default is 1.0, and should be 2.0. `cifar up` makes it so.",
         "Version 2.0 is not served, and should be. `cifar up` registers it.",
-        "Version 3.0 is served, and should not be. `cifar undeploy 3.0` takes it away.",
+        "Version 3.0 is served from 'cifar-3.0.mar', and was not deployed. `cifar undeploy 3.0` takes it away.",
     ]
     assert differences(server, management, store, "2.0", "1.0") == [
         "Version 2.0 has 2 workers, and should have 3. `cifar up` makes it so."
@@ -162,3 +166,24 @@ def test_status_names_every_difference(server, management, store):
     (store / "serving.json").write_text("{")
     [told] = differences(server, management, store, "1.0")
     assert "serving.json does not say what should be served" in told
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        ("minWorkers: 2\nmaxWorkers: 2", None),
+        ("minWorkers: 4\nmaxWorkers: 4", "has 2 workers, and should have 4. `cifar scale 1.0 4` makes it so."),
+        ("minWorkers: 2\nmaxWorkers: 3", "has 2 workers, and should have 2 to 3. `cifar scale 1.0 2` makes it so."),
+        ("minWorkers: 0", None),  # TorchServe counts the CPUs
+    ],
+)
+@pytest.mark.parametrize("deployed", [True, False])
+def test_status_compares_workers_with_what_the_archive_asks_for(server, management, tmp_path, config, told, deployed):
+    manifest = {"model": {"modelName": "cifar", "modelVersion": "1.0", "configFile": "model-config.yaml"}}
+    with zipfile.ZipFile(tmp_path / "cifar-1.0.mar", "w") as archive:
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+        archive.writestr("model-config.yaml", config)
+    if deployed:
+        write_serving(tmp_path, Serving("1.0", (served(tmp_path, "1.0"),)))
+    expected = [f"Version 1.0 {told}"] if told else []
+    assert differences(server, management, tmp_path, "1.0") == expected

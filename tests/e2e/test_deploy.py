@@ -20,7 +20,7 @@ from client.errors import CifarError, ConfigUnusable, ModelNotFound, ServerUnrea
 from client.management import ManagementClient
 from deployment.deploy import Change, Options, deploy
 from deployment.differences import find_differences
-from deployment.errors import DeploymentFailed, NothingToRollBackTo, VersionTaken
+from deployment.errors import ArchiveRefused, DeploymentFailed, NothingToRollBackTo, VersionTaken
 from deployment.rollback import rollback
 from deployment.signing import sign_archive
 from deployment.steps import Steps
@@ -312,13 +312,7 @@ def test_a_full_disk_leaves_the_old_version_and_nothing_of_the_new(site):
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 
     where = ["--config", site.server.config, "--model-store", site.target.store, "--run-dir", site.server.run_dir]
-    # Straight to the copying, as the check's own temporary file would fail first.
-    code = (
-        "import sys, deployment.archive as archive, client.cli as cli\n"
-        "archive._probe = lambda path, model: None\n"
-        "cli.main()"
-    )
-    command = [sys.executable, "-c", code, "deploy", site.archives["2.0"], *where]
+    command = [BIN / "cifar", "deploy", site.archives["2.0"], *where]
     done = subprocess.run(
         [str(it) for it in command], cwd=ROOT, capture_output=True, text=True, preexec_fn=limit, timeout=60
     )
@@ -388,6 +382,75 @@ def test_with_a_key_set_only_what_is_signed_is_deployed(site, tmp_path, monkeypa
     done = site.cifar("deploy", archive, "--watch-s", 0)
     assert done.returncode == 0, done.stderr
     assert "signature verified" in done.stdout
+
+
+def test_what_was_checked_is_what_runs_when_a_deployment_is_resumed(site, monkeypatch):
+    """Killed before the switch; then other content comes to lie in its place in the model store."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*arguments: object) -> int:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("deployment.deploy.check_parity", kill)
+        patch.setattr("deployment.deploy.Rollout._undo", lambda *arguments, **options: None)
+        with pytest.raises(Killed):
+            site.deploy("2.0")
+    before = site.pids("2.0")
+    stored = site.target.store / "cifar-2.0.mar"
+    stored.write_bytes(site.archives["3.0"].read_bytes())
+    assert site.deploy("2.0").now.version == "2.0"
+    assert stored.read_bytes() == site.archives["2.0"].read_bytes()
+    assert not before & site.pids("2.0")  # whatever it was registered from, it is registered again
+
+
+def test_an_archive_that_is_changed_while_it_is_registered_is_taken_back(site, monkeypatch):
+    from deployment.versions import wait_until_ready
+
+    def swap(*arguments: object) -> object:
+        (site.target.store / "cifar-2.0.mar").write_bytes(site.archives["3.0"].read_bytes())
+        return wait_until_ready(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("deployment.deploy.wait_until_ready", swap)
+    with pytest.raises(DeploymentFailed, match=r"cifar-2\.0\.mar was changed while it was registered"):
+        site.deploy("2.0")
+    assert site.served() == {"1.0": True}
+    assert site.store() == ["cifar-1.0.mar"]
+
+
+def test_a_rollback_looks_whether_the_archive_is_the_one_that_was_deployed(site):
+    stored = site.target.store / "cifar-1.0.mar"
+    content = stored.read_bytes()
+    site.deploy("2.0")
+    try:
+        stored.write_bytes(site.archives["3.0"].read_bytes())
+        with pytest.raises(ArchiveRefused, match=r"cifar-1\.0\.mar is not what was served as version 1\.0"):
+            site.rollback()
+        assert site.served() == {"1.0": False, "2.0": True}
+    finally:
+        stored.write_bytes(content)
+    assert site.rollback().now.version == "1.0"
+
+
+def test_workers_that_were_scaled_by_hand_are_told_of(site):
+    def scale_by_hand(query: str, version: str = "1.0") -> None:
+        with site.target.manage() as management:
+            assert management.send("PUT", f"/models/cifar/{version}?{query}").ok
+
+    assert site.differences() == []
+    scale_by_hand("min_worker=1&max_worker=1&synchronous=true")
+    mend = "`cifar scale 1.0 2` makes it so."
+    assert site.differences() == [f"Version 1.0 has 1 workers, and should have 2. {mend}"]
+    scale_by_hand("min_worker=2&max_worker=3&synchronous=true")
+    assert site.differences() == [f"Version 1.0 has 2 to 3 workers, and should have 2. {mend}"]
+    scale_by_hand("min_worker=2&max_worker=2&synchronous=true")
+    site.deploy("2.0")
+    assert site.differences() == []
+    scale_by_hand("min_worker=2&synchronous=true", "2.0")
+    mend = "`cifar scale 2.0 1` makes it so."
+    assert site.differences() == [f"Version 2.0 has 2 workers, and should have 1. {mend}"]
 
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
