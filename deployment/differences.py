@@ -38,15 +38,15 @@ def find_differences(found: Sequence[VersionStatus], store: Path, started: Colle
         A sentence for each difference, and what to do about it.
     """
     try:
-        serving = read_serving(store)
+        if read_serving(store) is None:  # before the lock, which would make the folder
+            return [] if started is None else list(_compare_with_start(found, started))
+        with store_lock(store) as free:
+            if not free:
+                return ["A deployment is being made just now; what is served is changing."]
+            serving = read_serving(store)
     except ServingUnusable as error:
         return [str(error)]
-    if serving is None:
-        return [] if started is None else list(_compare_with_start(found, started))
-    with store_lock(store) as free:
-        if not free:
-            return ["A deployment is being made just now; what is served is changing."]
-    return list(_compare(found, serving, store))
+    return list(_compare(found, serving, store)) if serving is not None else []
 
 
 def _compare_with_start(found: Sequence[VersionStatus], started: Collection[str]) -> Iterator[str]:

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 from client.management import ManagementClient
 from deployment.archive import inspect_archive
-from deployment.current import describe_served, read_current, undo
+from deployment.current import describe_served, read_current, remembered_first, undo
 from deployment.deploy import Change, Options, Rollout
 from deployment.errors import ArchiveRefused, NothingToRollBackTo
 from deployment.steps import Steps
 from deployment.target import Target
-from launcher.serving import ServedVersion, read_serving, write_serving
+from launcher.serving import ServedVersion, read_serving
 
 
 def rollback(target: Target, steps: Steps, options: Options) -> Change:
@@ -34,9 +34,9 @@ def rollback(target: Target, steps: Steps, options: Options) -> Change:
             )
         goal = current.history[-1]
         if _has_all_workers(management, goal):
-            with steps.step("make it the default") as step:
+            back = replace(current, default=goal.version, history=current.history[:-1])
+            with steps.step("make it the default") as step, remembered_first(target.store, back):
                 management.set_default(goal.version)
-                write_serving(target.store, replace(current, default=goal.version, history=current.history[:-1]))
                 step.note(f"{goal.version} instead of {before.version}")
             return Change(before, goal)
         archive = target.store / goal.archive

@@ -16,7 +16,7 @@ import typer
 from deployment.errors import SignatureRefused
 from deployment.signing import sign_archive, signature_path
 from launcher.errors import ServingUnusable
-from launcher.serving import SERVING_NAME, read_serving
+from launcher.serving import SERVING_NAME, read_serving, store_lock
 from training.atomic_write import atomic_write
 from training.command import console, run_stage
 from training.errors import ExportRefused
@@ -25,6 +25,7 @@ DIGEST_SUFFIX = ".sha256"  # of the file beside an archive
 SIGNING_KEY = "CIFAR_SIGNING_KEY"  # the environment variable with the path of a private key
 
 _MANIFEST = "MAR-INF/MANIFEST.json"
+_LOCK_TIMEOUT_S = 300.0  # longer than a deployment takes
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can hold
 _MODE = 0o100644 << 16  # a regular file, which its owner may write
 
@@ -57,7 +58,10 @@ def normalise(source: Path, output: Path, version: str | None = None) -> str:
     except (OSError, zipfile.BadZipFile, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ExportRefused(f"{source} is no archive of torch-model-archiver: {error}") from error
     files[_MANIFEST] = json.dumps(manifest, indent=2).encode()
-    with atomic_write(output) as temporary:
+    # From the look at what is deployed until the file is there, nobody may deploy.
+    with store_lock(output.parent, _LOCK_TIMEOUT_S) as mine, atomic_write(output) as temporary:
+        if not mine:
+            raise ExportRefused(f"Another process is changing what is served from {output.parent}; wait for its end")
         with zipfile.ZipFile(temporary, "w") as archive:
             for name, content in files.items():
                 entry = zipfile.ZipInfo(name, _DATE)
