@@ -11,8 +11,18 @@ HANDLER := $(wildcard handler/*.*)
 # The shipped weights have passed the gate that was theirs; the one in params.yaml is for what is trained with it.
 UNGATED := $(if $(filter training/pretrained/%,$(WEIGHTS)),--no-gate)
 
+# Two makes at once: what one installs or builds, the other waits for, and then finds done. Any Python will do as the
+# lock, which is this file; it is let go at the end of the command, and no server inherits it.
+define ALONE
+$(firstword $(wildcard $(BIN)/python) $(PYTHON)) -c 'import fcntl, subprocess, sys; lock = open("Makefile"); \
+	fcntl.flock(lock, fcntl.LOCK_EX); sys.exit(subprocess.call(["sh", "-ec", sys.argv[1]]))'
+endef
+# Whether the target has become newer than what it is made of, since make looked.
+DONE = test -e $@ && test -z "$$(find $^ -newer $@)"
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+
 .DEFAULT_GOAL := help
-.PHONY: help up monitor down archive data train card accuracy fuzz bench drift drill deploys dashboards pictures test check lock
+.PHONY: help up monitor down archive build data train card accuracy fuzz bench drift drill deploys dashboards pictures test check lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,14 +42,17 @@ down: ## Stop TorchServe and remove what it made at run time; stop the monitor
 
 archive: $(ARCHIVE) ## Build model_store/cifar-VERSION.mar from WEIGHTS
 
-# TMPDIR, because the archiver works in the folder $$TMPDIR/cifar, and deletes first what it finds there.
 $(ARCHIVE): $(wildcard $(WEIGHTS) $(dir $(WEIGHTS))*.json) $(HANDLER) training/archive.py training/certificate.py training/export.py training/model.py | .venv/.serving
+	@$(ALONE) '$(DONE) || $(MAKE) --no-print-directory build VERSION=$(VERSION) WEIGHTS=$(WEIGHTS)'
+
+# TMPDIR, because the archiver works in the folder $$TMPDIR/cifar, and deletes first what it finds there.
+build:
 	$(BIN)/python -m training.export $(UNGATED) archive.version=$(VERSION) --weights $(WEIGHTS) --output artifacts/$(VERSION)/model.pt
 	TMPDIR=artifacts/$(VERSION) $(BIN)/torch-model-archiver --force --model-name cifar --version $(VERSION) \
 		--serialized-file artifacts/$(VERSION)/model.pt --handler handler/cifar_handler.py \
 		--extra-files 'handler/*.py,handler/*.json' --config-file handler/model-config.yaml \
 		--export-path artifacts/$(VERSION)
-	$(BIN)/python -m training.archive artifacts/$(VERSION)/cifar.mar $@
+	$(BIN)/python -m training.archive artifacts/$(VERSION)/cifar.mar $(ARCHIVE)
 	@rm artifacts/$(VERSION)/cifar.mar
 
 data: .venv/.training ## Download CIFAR-10 (170 MB) and write data/cifar10.npz
@@ -96,19 +109,13 @@ lock: .venv/.dev ## Write constraints.txt anew from what is installed
 # Each stamp says: the virtual environment has these groups of pyproject.toml. PIP_EXTRA_INDEX_URL and other settings of
 # pip work as always (README, "Which PyTorch").
 .venv/.serving: pyproject.toml constraints.txt | .venv/bin/python
-	@echo "Installing what serving needs…"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
-	@touch $@
+	@$(ALONE) '$(DONE) || { echo "Installing what serving needs…"; $(PIP_INSTALL) .; touch $@; }'
 
 .venv/.training: .venv/.serving
-	@echo "Installing what training needs…"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[training]'
-	@touch $@
+	@$(ALONE) '$(DONE) || { echo "Installing what training needs…"; $(PIP_INSTALL) ".[training]"; touch $@; }'
 
 .venv/.dev: .venv/.training
-	@echo "Installing what development needs…"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[training,dev]'
-	@touch $@
+	@$(ALONE) '$(DONE) || { echo "Installing what development needs…"; $(PIP_INSTALL) ".[training,dev]"; touch $@; }'
 
 # KServe's client, for its test: its pins contradict ours, so that it gets an environment of its own.
 .venv/.kserve: tests/e2e/kserve.txt | .venv/bin/python
@@ -119,4 +126,4 @@ lock: .venv/.dev ## Write constraints.txt anew from what is installed
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.11 …")'
-	$(PYTHON) -m venv .venv
+	@$(ALONE) 'test -x $(BIN)/pip || $(PYTHON) -m venv .venv'

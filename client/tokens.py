@@ -5,6 +5,7 @@ which expire, and the API key, with which new ones are had. Whoever can read tha
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,8 @@ KEY_FILE = ROOT / "run" / "key_file.json"  # of a server that `cifar up` started
 Kind = Literal["inference", "management"]
 
 _TIMEOUT_S = 10.0
+_MAX_BYTES = 1 << 16
+_KEY = r"[A-Za-z0-9._~+/=-]{1,1000}"  # what RFC 6750 lets a token be made of
 
 
 def find_tokens(kind: Kind, url: str, management_url: str | None = None, key_file: Path | None = None) -> "Tokens":
@@ -100,6 +103,9 @@ class Tokens:
         if self._key_file is None:
             return None
         try:
-            return str(orjson.loads(self._key_file.read_bytes())[kind]["key"])
-        except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
+            with os.fdopen(os.open(self._key_file, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:  # may be a pipe
+                key = orjson.loads(file.read(_MAX_BYTES))[kind]["key"]
+        except (OSError, ValueError, LookupError, TypeError):
             return None
+        # It becomes part of a header.
+        return key if isinstance(key, str) and re.fullmatch(_KEY, key) else None

@@ -1,14 +1,26 @@
 """What is served now: what the server says, with what is remembered of it; and how an interrupted deployment ends."""
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 from client.errors import ModelNotFound
 from client.management import ManagementClient, ModelVersion
 from deployment.errors import DeploymentFailed, NotDrained
 from deployment.versions import drain, remove
-from launcher.serving import ServedVersion, Serving, Underway, read_serving, write_serving
+from launcher.serving import (
+    ServedVersion,
+    Serving,
+    Underway,
+    archive_path,
+    forget_serving,
+    is_archive_name,
+    is_version,
+    read_serving,
+    write_serving,
+)
 from training.digest import digest_file
 
 
@@ -53,11 +65,38 @@ def undo(store: Path, management: ManagementClient, current: Serving, default: s
     if underway.registered:
         remove(management, underway.version)
     if underway.copied:
-        for name in (underway.archive, f"{underway.archive}.sha256", f"{underway.archive}.sig"):
-            (store / name).unlink(missing_ok=True)
+        _remove_copy(archive_path(store, underway.archive), underway.sha256)
     gone = underway.version if underway.registered else None
     versions = tuple(served for served in current.versions if served.version != gone)
     write_serving(store, replace(current, default=default, versions=versions, underway=None))
+
+
+@contextmanager
+def remembered_first(store: Path, change: Serving) -> Iterator[None]:
+    """Write down what is about to be, then let the block change the server: with a full disk, nothing changes.
+
+    Where the server does not do it, what was remembered before is remembered again.
+    """
+    before = read_serving(store)
+    write_serving(store, change)
+    try:
+        yield
+    except BaseException:
+        if before is not None:
+            write_serving(store, before)
+        else:
+            forget_serving(store)
+        raise
+
+
+def _remove_copy(archive: Path, sha256: str) -> None:
+    """Remove an archive that a deployment has put into the store; one of other content, it has not."""
+    if archive.is_symlink() or archive.exists():
+        if archive.is_symlink() or not archive.is_file() or digest_file(archive) != sha256:
+            return
+        archive.unlink()
+    for beside in (".sha256", ".sig"):
+        archive.with_name(archive.name + beside).unlink(missing_ok=True)
 
 
 def same_archive(underway: Underway | None, version: str, sha256: str) -> bool:
@@ -73,6 +112,12 @@ def _remember(store: Path, remembered: Serving, described: ModelVersion) -> Serv
         return served
     if underway is not None and (underway.version, underway.archive) == (described.version, archive):
         return ServedVersion(underway.version, archive, underway.sha256)
+    if not is_version(described.version) or not is_archive_name(archive):
+        raise DeploymentFailed(
+            f"The server serves version {described.version!r} from {described.archive!r}: neither `cifar deploy` nor "
+            "anybody who uses its names has registered that. Unregister it first, at the management API: DELETE "
+            f"/models/{described.name}/{quote(described.version, safe='')}"
+        )
     try:
         return ServedVersion(described.version, archive, digest_file(store / archive))
     except OSError as error:

@@ -40,15 +40,17 @@ def find_differences(found: Sequence[VersionStatus], store: Path, started: Colle
         A sentence for each difference, and what to do about it.
     """
     try:
-        serving = read_serving(store)
+        if read_serving(store) is None:  # before the lock, which would make the folder
+            strangers = [] if started is None else list(_compare_with_start(found, started))
+            return strangers + [line for version in found for line in _compare_workers(version, None, store)]
+        with store_lock(store) as free:
+            if not free:
+                return ["A deployment is being made just now; what is served is changing."]
+            serving = read_serving(store)
     except ServingUnusable as error:
         return [str(error)]
     if serving is None:
-        strangers = [] if started is None else list(_compare_with_start(found, started))
-        return strangers + [line for version in found for line in _compare_workers(version, None, store)]
-    with store_lock(store) as free:
-        if not free:
-            return ["A deployment is being made just now; what is served is changing."]
+        return []
     return list(_compare(found, serving, store))
 
 

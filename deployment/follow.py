@@ -14,9 +14,18 @@ from deployment.promote import promote
 from deployment.registry import find_model
 from deployment.steps import Steps
 from deployment.target import Target
+from launcher.errors import InvalidStateFile
+from launcher.state_file import check_object, read_state_file, text
 from training.atomic_write import atomic_write
 
 FOLLOWED_NAME = "followed.json"  # in the model store
+
+_MAX_BYTES = 1 << 16
+_FIELDS = {
+    "uri": text("models:.{1,1000}", "an address in MLflow's registry"),
+    "version": text(".{1,100}", "a version in the registry"),
+    "outcome": text("deployed|refused", "deployed or refused"),
+}
 
 
 @dataclass(frozen=True)
@@ -59,11 +68,21 @@ def follow(uri: str, target: Target, steps: Steps, options: Options, wait: Calla
 
 
 def read_followed(store: Path, uri: str) -> Followed | None:
-    """Return what was last done for an alias; None where nothing was, or where that cannot be read."""
+    """Return what was last done for an alias; None where nothing was.
+
+    Raises:
+        InvalidStateFile: the file holds what `follow` would not write.
+    """
+    path = store / FOLLOWED_NAME
     try:
-        followed = Followed(**orjson.loads((store / FOLLOWED_NAME).read_bytes()))
-    except (OSError, orjson.JSONDecodeError, TypeError):
+        followed = Followed(**check_object(read_state_file(path, _MAX_BYTES), "it", _FIELDS))
+    except FileNotFoundError:
         return None
+    except (OSError, ValueError) as error:
+        raise InvalidStateFile(
+            f"{path} does not say what was last deployed for an alias: {error}. Remove it, and what the alias names is "
+            "deployed, also where it was rolled back by hand"
+        ) from None
     return followed if followed.uri == uri else None
 
 
@@ -77,7 +96,7 @@ def _look(uri: str, target: Target, steps: Steps, options: Options) -> str:
         steps.say(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {uri} is version {model.version}.")
         promote(model.uri, target, steps, options)
         outcome = "deployed"
-    except (RegistryUnusable, ServerUnreachable, DeploymentRunning, OSError) as error:
+    except (RegistryUnusable, ServerUnreachable, DeploymentRunning, InvalidStateFile, OSError) as error:
         return str(error)
     except CifarError as error:
         steps.say(f"Version {model.version} is refused until the alias moves: {error}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from client.management import ManagementClient
 from deployment.archive import Candidate, inspect_archive
-from deployment.current import describe_served, read_current, undo
+from deployment.current import describe_served, read_current, remembered_first, undo
 from deployment.deploy import Change, Options, Rollout
 from deployment.errors import ArchiveRefused, NothingToRollBackTo
 from deployment.served import check_served
@@ -13,7 +13,7 @@ from deployment.signing import verify_archive
 from deployment.staging import remove_leftovers, staged
 from deployment.steps import Steps
 from deployment.target import Target
-from launcher.serving import ServedVersion, read_serving, write_serving
+from launcher.serving import ServedVersion, read_serving
 from training.digest import digest_file
 
 
@@ -41,10 +41,11 @@ def rollback(target: Target, steps: Steps, options: Options) -> Change:
         goal = current.history[-1]
         archive = target.store / goal.archive
         if _has_all_workers(management, goal):
+            back = replace(current, default=goal.version, history=current.history[:-1])
             with steps.step("make it the default") as step:
                 check_served(management, _inspect(archive, archive, goal, options, run_network=False))
-                management.set_default(goal.version)
-                write_serving(target.store, replace(current, default=goal.version, history=current.history[:-1]))
+                with remembered_first(target.store, back):
+                    management.set_default(goal.version)
                 step.note(f"{goal.version} instead of {before.version}")
             return Change(before, goal)
         with staged(archive, target.store) as copy:

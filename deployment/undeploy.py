@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 from client.errors import ModelNotFound, VersionIsDefault
-from deployment.current import read_current, undo
+from deployment.current import read_current, remembered_first, undo
 from deployment.deploy import Options
 from deployment.steps import Steps
 from deployment.target import Target
 from deployment.versions import drain, remove, wait_until_ready
-from launcher.serving import ServedVersion, Serving, read_serving, write_serving
+from launcher.serving import ServedVersion, Serving, read_serving
 
 
 def undeploy(version: str, target: Target, steps: Steps, options: Options) -> ServedVersion:
@@ -37,11 +37,11 @@ def undeploy(version: str, target: Target, steps: Steps, options: Options) -> Se
         gone = _require(current, version)
         with steps.step(f"wait for the last answers of {version}"):
             drain(management, version, options.settle_s)
-        with steps.step(f"unregister {version}"):
-            remove(management, version)
         versions = tuple(served for served in current.versions if served.version != version)
         history = tuple(served for served in current.history if served.version != version)
-        write_serving(target.store, replace(current, versions=versions, history=history))
+        without = replace(current, versions=versions, history=history)
+        with steps.step(f"unregister {version}"), remembered_first(target.store, without):
+            remove(management, version)
         return gone
 
 
@@ -56,8 +56,8 @@ def scale(version: str, workers: int, target: Target, steps: Steps, options: Opt
         current = read_current(target.store, management)
         _require(current, version)
         with steps.step(f"give version {version} {workers} workers"):
-            management.scale(version, workers)
-            write_serving(target.store, current.scaled(version, workers))
+            with remembered_first(target.store, current.scaled(version, workers)):
+                management.scale(version, workers)
             wait_until_ready(management, version, options.timeout_s, target.console_log)
 
 

@@ -28,7 +28,7 @@ def up(
     server = TorchServe(run_dir, config, model_store, models)
     begin = time.monotonic()
     with console.status("Starting TorchServe…"):
-        ready = server.start(timeout_s)
+        ready = server.start(timeout_s, lambda message: console.print(message, soft_wrap=True, highlight=False))
     for model in ready:
         console.print(
             f"{model.name} {model.version} is ready: {model.workers} workers, {time.monotonic() - begin:.1f} s, "

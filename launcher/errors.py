@@ -3,7 +3,9 @@
 CifarError (client.errors)
 ├── ConfigUnusable     (client.errors) config.properties is missing, or an address in it cannot be used
 ├── ArchiveUnusable    the model store has no archive, or a damaged one
-├── ServingUnusable    serving.json does not say what should run
+├── InvalidStateFile   a file that this tool writes for itself holds what it would not write
+│   └── ServingUnusable    serving.json, which says what should run
+├── Busy               another process does not end what it does with the same folder
 ├── JavaMissing        no Java of version 17 or newer, and none from PyPI either
 ├── PortTaken          another process listens on an address that TorchServe needs
 └── StartFailed        TorchServe ended, or did not serve in time; carries the end of its log
@@ -16,8 +18,16 @@ class ArchiveUnusable(CifarError):
     """The model store holds no archive, or one that TorchServe would not load; the message names the file."""
 
 
-class ServingUnusable(CifarError):
-    """serving.json, which remembers what was deployed, cannot be read."""
+class InvalidStateFile(CifarError):
+    """A file that this tool writes for itself cannot be trusted; the message says why and what to do."""
+
+
+class ServingUnusable(InvalidStateFile):
+    """serving.json, which remembers what was deployed, cannot be trusted."""
+
+
+class Busy(CifarError):
+    """Another process has been working on the same folder for too long."""
 
 
 class JavaMissing(CifarError):

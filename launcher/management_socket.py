@@ -24,8 +24,8 @@ def check_socket_free(path: Path) -> None:
 
 
 def remove_socket(path: Path) -> None:
-    """Remove what a server that was killed has left; one on which another server listens stays."""
-    if path.is_socket() and not _answers(path):
+    """Remove what a server of this user that was killed has left; one on which another server listens stays."""
+    if path.is_socket() and path.stat().st_uid == os.getuid() and not _answers(path):
         path.unlink()
 
 

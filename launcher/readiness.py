@@ -63,6 +63,20 @@ def wait_until_ready(
         time.sleep(_POLL_S)
 
 
+def serves_anybody(addresses: Addresses, key_file: Path) -> bool:
+    """Whether any version has a worker that is READY; not where the server does not answer."""
+    try:
+        with _manage(addresses, key_file) as management:
+            names = list(management.list_models())
+        for name in names:
+            with _manage(addresses, key_file, name) as management:
+                if any(version.ready_workers for version in management.describe_all()):
+                    return True
+    except CifarError:
+        pass
+    return False
+
+
 def _describe_ready(addresses: Addresses, key_file: Path) -> list[ReadyModel]:
     with _manage(addresses, key_file) as management:
         names = list(management.list_models())

@@ -1,39 +1,59 @@
 """Starts one TorchServe, waits until it serves, and stops it without leaving anything behind."""
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
+import orjson
 import psutil
 
 from client.addresses import CONFIG as CONFIG
 from client.addresses import ROOT as ROOT
-from client.addresses import Addresses, read_addresses
+from client.addresses import Addresses, read_addresses, read_properties
 from client.errors import ConfigUnusable
 from launcher.archives import check_deployed, check_model_store
-from launcher.errors import StartFailed
+from launcher.errors import Busy, StartFailed
 from launcher.exclusive import exclusive
 from launcher.guard import check_guarded
 from launcher.java import find_java_home
 from launcher.management_socket import check_socket_free, remove_socket, write_server_config
 from launcher.ports import check_ports_free
-from launcher.readiness import NotReady, ReadyModel, wait_until_ready
+from launcher.processes import STOP_TIMEOUT_S, describe, end_processes, identify
+from launcher.readiness import NotReady, ReadyModel, serves_anybody, wait_until_ready
 from launcher.reconcile import reconcile
-from launcher.serving import SERVING_NAME, Serving, forget_serving, read_serving, store_lock, tell_prometheus
-from launcher.state import RunState, find_server, read_state, write_state
+from launcher.run_folder import (
+    make_run_folder,
+    make_socket_folder,
+    remove_run_folder,
+    remove_socket_folder,
+    socket_folder,
+)
+from launcher.serving import (
+    SERVING_NAME,
+    Serving,
+    forget_serving,
+    read_serving,
+    serving_mark,
+    store_lock,
+    tell_prometheus,
+)
+from launcher.state import RunState, find_server, find_servers, find_users, read_state, write_state
+from training.digest import digest_file
 
 RUN_DIR = ROOT / "run"
 LOG_CONFIG = ROOT / "log4j2.xml"
 MODEL_STORE = ROOT / "model_store"
 
 START_TIMEOUT_S = 120.0
-# TorchServe closes its listeners, writes a snapshot and ends its workers; without load it takes 2 s.
-STOP_TIMEOUT_S = 30.0
+# A server that runs and has had no READY worker for so long is started again. A worker that died is back after 4 s;
+# what TorchServe unpacked is read at each start of one, and where it has gone, they all die until it gives up.
+RECOVERY_S = 30.0
 
 _LOG_LINES = 40
 # What TorchServe logs when a worker could not load the model. It would try again for five minutes.
@@ -74,72 +94,144 @@ class TorchServe:
         state = read_state(self.run_dir)
         return find_server(state) if state else None
 
-    def start(self, timeout_s: float = START_TIMEOUT_S) -> list[ReadyModel]:
+    def start(
+        self, timeout_s: float = START_TIMEOUT_S, notify: Callable[[str], None] = lambda _message: None
+    ) -> list[ReadyModel]:
         """Start it, unless it runs, and wait until it serves: the versions, default and workers that were deployed.
 
+        One that runs and does not come to serve anybody within RECOVERY_S is started again; one that serves some is
+        left alone. Where another process starts it, this waits for that, and keeps what it has started.
+
+        Args:
+            timeout_s: seconds in which it must serve.
+            notify: told why a running server is started again.
+
         Raises:
-            ConfigUnusable, ArchiveUnusable, ServingUnusable, JavaMissing, PortTaken: found before anything was started.
+            ConfigUnusable, ArchiveUnusable, InvalidStateFile, JavaMissing, PortTaken, Busy: found before anything was
+                started.
             StartFailed: it ended or did not serve in time. One that was just started is stopped again, one that ran
                 before goes on; the logs stay in the run folder.
         """
         addresses = self.addresses
         check_guarded(addresses)
-        serving = read_serving(self.model_store) if self.models is None else None
-        if serving is not None and serving.default is None:
-            serving = None
-        models = serving.models if serving is not None else self.models
-        archives = check_model_store(self.model_store, models)
-        check_deployed(self.model_store, serving.versions if serving is not None else ())
-        with exclusive(self.run_dir.parent):
-            state = read_state(self.run_dir)
-            running = state is not None and find_server(state) is not None
-            if state is not None and running:
-                self._check_same(state, archives, serving)
-            else:
-                self._remove(state)  # what a server that crashed has left
-                check_ports_free(addresses.endpoints)
-                if addresses.management_socket is not None:
-                    check_socket_free(addresses.management_socket)
-                state = self._launch(find_java_home(), archives, models)
-        find_failure = self._find_end if running else self._find_failed_load
-        key_file = self.run_dir / "key_file.json"
-        try:
-            ready = wait_until_ready(addresses, key_file, timeout_s, lambda: find_failure(state))
-            if serving is not None:
-                with store_lock(self.model_store) as mine:
-                    if mine:  # else a deployment is changing what should run
-                        reconcile(addresses, key_file, serving)
-                        tell_prometheus(self.model_store, serving)
-                ready = wait_until_ready(addresses, key_file, timeout_s, lambda: self._find_end(state))
-            elif not running:
-                forget_serving(self.model_store)
-            return ready
-        except NotReady as error:
-            if running and find_server(state) is None:  # it was at its end when it was found
-                return self.start(timeout_s)
-            time.sleep(1)  # a worker's traceback comes line by line, behind the words that gave its end away
-            log = self._end_of_log()
-            if running:  # it may serve other clients: whoever wants it stopped says so
-                raise StartFailed(f"TorchServe runs (process {state.pid}) but does not serve: {error}", log) from None
-            self._end_processes(state)
-            raise StartFailed(f"TorchServe was started but does not serve: {error}", log) from None
+        # Not the lock of the run folder, which `down` needs; the file that says where the server listens is as good.
+        with exclusive(self.config):
+            ready = self._keep(addresses, timeout_s, notify)
+            return ready if ready is not None else self._start_new(addresses, timeout_s)
 
     def stop(self) -> bool:
-        """End it and its workers, and remove the run folder with all that it made at run time.
+        """End it and its workers, and remove all that it made at run time.
 
         Returns:
             Whether it was running.
+
+        Raises:
+            InvalidStateFile: what is remembered of it cannot be trusted; nothing has been ended or removed.
         """
         with exclusive(self.run_dir.parent):
             state = read_state(self.run_dir)
-            running = state is not None and find_server(state) is not None
-            self._remove(state)
-        return running
+            servers = self._find_servers(state)
+            self._remove(state, servers)
+        return bool(servers)
+
+    def _keep(self, addresses: Addresses, timeout_s: float, notify: Callable[[str], None]) -> list[ReadyModel] | None:
+        """Return what a running server serves; None where none runs, or none that can be kept."""
+        with exclusive(self.run_dir.parent):
+            state = read_state(self.run_dir)
+            if state is None or find_server(state) is None:
+                return None
+            serving = self._read_desired()
+            archives = self._check_archives(serving)
+            self._check_same(state, archives, serving)
+        key_file, begin = self.run_dir / "key_file.json", time.monotonic()
+        patience = min(timeout_s, RECOVERY_S)
+        try:
+            try:
+                ready = wait_until_ready(addresses, key_file, patience, lambda: self._find_end(state))
+            except NotReady as error:
+                if find_server(state) is None:  # it was at its end when it was found
+                    return None
+                if timeout_s > patience and not serves_anybody(addresses, key_file):
+                    notify(f"TorchServe runs (process {state.pid}) and serves nobody: {error}. It is started again.")
+                    with exclusive(self.run_dir.parent):
+                        self._end_processes(state, self._find_servers(state))
+                    return None
+                left = max(0.0, begin + timeout_s - time.monotonic())
+                ready = wait_until_ready(addresses, key_file, left, lambda: self._find_end(state))
+            return self._reconcile(state, addresses, timeout_s) or ready
+        except NotReady as error:  # it may serve other clients: whoever wants it stopped says so
+            raise StartFailed(
+                f"TorchServe runs (process {state.pid}) but does not serve: {error}. To start it again: make down, "
+                "then make up",
+                self._end_of_log(),
+            ) from None
+
+    def _start_new(self, addresses: Addresses, timeout_s: float) -> list[ReadyModel]:
+        with exclusive(self.run_dir.parent), store_lock(self.model_store, timeout_s) as mine:
+            if not mine:
+                raise Busy(f"Another process is changing what is served from {self.model_store}; wait for its end")
+            mark, serving = serving_mark(self.model_store), self._read_desired()
+            archives = self._check_archives(serving)
+            state = read_state(self.run_dir)
+            running = self._find_servers(state)
+            if running:
+                raise ConfigUnusable(
+                    f"A TorchServe of {self.run_dir} runs, which was not started with {self.config}, or is not "
+                    f"remembered: {describe(running[0])}. Stop it first: make down"
+                )
+            self._remove(state, [])  # what a server that crashed has left
+            check_ports_free(addresses.endpoints)
+            if addresses.management_socket is not None:
+                check_socket_free(addresses.management_socket)
+            state = self._launch(find_java_home(), archives, serving.models if serving else self.models)
+        key_file = self.run_dir / "key_file.json"
+        try:
+            ready = wait_until_ready(addresses, key_file, timeout_s, lambda: self._find_failed_load(state))
+            if self.models is not None:
+                self._forget(mark, timeout_s)
+            return self._reconcile(state, addresses, timeout_s) or ready
+        except NotReady as error:
+            time.sleep(1)  # a worker's traceback comes line by line, behind the words that gave its end away
+            log = self._end_of_log()
+            self._end_processes(state, self._find_servers(state))
+            raise StartFailed(f"TorchServe was started but does not serve: {error}", log) from None
+
+    def _read_desired(self) -> Serving | None:
+        """Return what was deployed, unless something else is asked for."""
+        serving = read_serving(self.model_store) if self.models is None else None
+        return serving if serving is not None and serving.default is not None else None
+
+    def _check_archives(self, serving: Serving | None) -> list[Path]:
+        archives = check_model_store(self.model_store, serving.models if serving is not None else self.models)
+        check_deployed(self.model_store, serving.versions if serving is not None else ())
+        return archives
+
+    def _reconcile(self, state: RunState, addresses: Addresses, timeout_s: float) -> list[ReadyModel] | None:
+        """Bring it to what was deployed, as it is remembered now: a deployment may have ended since it was started."""
+        key_file = self.run_dir / "key_file.json"
+        with store_lock(self.model_store, timeout_s) as mine:
+            serving = self._read_desired() if mine else None  # a deployment that goes on sees to it itself
+            if serving is None:
+                return None
+            reconcile(addresses, key_file, serving)
+            tell_prometheus(self.model_store, serving)
+        return wait_until_ready(addresses, key_file, timeout_s, lambda: self._find_end(state))
+
+    def _forget(self, mark: tuple[int, int] | None, timeout_s: float) -> None:
+        """Forget what was deployed before something else was started; not what has been deployed since then."""
+        with store_lock(self.model_store, timeout_s) as mine:
+            if mine and serving_mark(self.model_store) == mark:
+                forget_serving(self.model_store)
 
     def _check_same(self, state: RunState, archives: list[Path], serving: Serving | None) -> None:
         """Refuse to pass a running server off as the one that was asked for."""
-        asked = _times_of_change(archives)
+        asked = _digests(archives)
         same_config = state.config == str(self.config.resolve())
+        if same_config and state.config_sha256 != _digest_settings(self.config):
+            raise ConfigUnusable(
+                f"{self.config} has changed since the TorchServe that runs here was started. Start it again: make "
+                "down, then make up"
+            )
         if same_config and serving is not None:  # what was deployed since it was started is told by digests
             return
         if (self.model_store / SERVING_NAME).exists():
@@ -159,30 +251,42 @@ class TorchServe:
                 "there then. Start it again: make down, then make up"
             )
 
-    def _remove(self, state: RunState | None) -> None:
-        if state is not None:
-            self._end_processes(state)
-            if state.management_socket is not None:
-                remove_socket(Path(state.management_socket))
-        shutil.rmtree(self.run_dir, ignore_errors=True)
+    def _find_servers(self, state: RunState | None) -> list[psutil.Process]:
+        """Return the server that is remembered, and any other one that was started for this run folder."""
+        remembered = find_server(state) if state is not None else None
+        found = {process.pid: process for process in find_servers(self.run_dir)}
+        return list((found | {remembered.pid: remembered} if remembered is not None else found).values())
+
+    def _remove(self, state: RunState | None, servers: list[psutil.Process]) -> None:
+        self._end_processes(state, servers)
+        if state is not None and state.management_socket is not None:
+            remove_socket(Path(state.management_socket))
+        remove_run_folder(self.run_dir)
+
+    def _end_processes(self, state: RunState | None, servers: list[psutil.Process]) -> None:
+        """End servers, then the workers that outlived them, and remove what they had unpacked."""
+        end_processes(servers)
+        folders = {Path(state.temp_dir)} if state is not None else set()
+        with suppress(ConfigUnusable):  # then none was made
+            folders.add(socket_folder(self.run_dir))
+        for folder in folders:
+            _kill_users(folder)
+            remove_socket_folder(folder, self.run_dir)
 
     def _launch(self, java_home: Path, archives: list[Path], models: list[str] | None) -> RunState:
         """Run the plain `torchserve --start`, which leaves a Java process behind, and remember that."""
+        make_run_folder(self.run_dir, LOG_CONFIG)
         logs = self.run_dir / "logs"
-        logs.mkdir(parents=True)
-        # TorchServe writes its tokens into the folder that it is started in, and config.properties names this file
-        # relative to it.
-        (self.run_dir / LOG_CONFIG.name).symlink_to(LOG_CONFIG)
-        # Not in the run folder: a path of a socket must be shorter than 108 bytes, a checkout's path may be longer.
-        temp_dir = tempfile.mkdtemp(prefix="cifar-ts-")
+        logs.mkdir()
+        temp_dir = make_socket_folder(self.run_dir)
         management_socket = self.addresses.management_socket
-        config = write_server_config(self.config.resolve(), management_socket, Path(temp_dir))
+        config = write_server_config(self.config.resolve(), management_socket, temp_dir)
         environment = _without_python_settings(os.environ) | {
             "JAVA_HOME": str(java_home),
             "LOG_LOCATION": str(logs),
             "METRICS_LOCATION": str(logs),
-            "TEMP": temp_dir,  # Java's: sockets and unpacked archives
-            "TMPDIR": temp_dir,  # Python's: the launcher's file with the process id
+            "TEMP": str(temp_dir),  # Java's: sockets and unpacked archives
+            "TMPDIR": str(temp_dir),  # Python's: the launcher's file with the process id
             "PWD": str(ROOT),  # config.properties refers to it
         }
         environment.pop("TS_CONFIG_FILE", None)  # it would beat --ts-config
@@ -192,7 +296,7 @@ class TorchServe:
         with (logs / "console.log").open("wb") as console:
             subprocess.run(
                 command,
-                cwd=self.run_dir,
+                cwd=self.run_dir,  # where TorchServe writes its tokens
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=console,
@@ -202,23 +306,24 @@ class TorchServe:
                 check=False,
             )
         try:
-            pid = int((Path(temp_dir) / ".model_server.pid").read_text())
+            pid = int((temp_dir / ".model_server.pid").read_text())
             state = RunState(
                 pid=pid,
-                started=psutil.Process(pid).create_time(),
-                temp_dir=temp_dir,
+                started=identify(pid),
+                temp_dir=str(temp_dir),
                 config=str(self.config.resolve()),
-                archives=_times_of_change(archives),
+                config_sha256=_digest_settings(self.config),
+                archives=_digests(archives),
                 management_socket=str(management_socket) if management_socket else None,
             )
         except (OSError, ValueError, psutil.Error) as error:
-            _clear(temp_dir)  # a Java whose process id could not be written may run
-            free = ", ".join(f"{shutil.disk_usage(at).free:,} bytes in {at}" for at in (logs, tempfile.gettempdir()))
+            self._end_processes(None, [])  # a Java whose process id could not be written may run
+            free = ", ".join(f"{shutil.disk_usage(at).free:,} bytes in {at}" for at in (logs, temp_dir.parent))
             raise StartFailed(f"TorchServe could not be started ({error}; free: {free})", self._end_of_log()) from None
         try:
             write_state(self.run_dir, state)
         except OSError as error:  # a full disk: what is not remembered could not be stopped
-            self._end_processes(state)
+            self._end_processes(state, self._find_servers(state))
             raise StartFailed(f"{self.run_dir} cannot be written: {error.strerror}", self._end_of_log()) from error
         return state
 
@@ -230,16 +335,6 @@ class TorchServe:
         log = self._console()
         load = (f"a worker could not load the model ({words})" for words in _LOAD_FAILED if words in log)
         return self._find_end(state) or next(load, None)
-
-    def _end_processes(self, state: RunState) -> None:
-        """End the server, then the workers that outlived it, and remove its temporary folder."""
-        server = find_server(state)
-        if server is not None:
-            server.terminate()
-            _gone, alive = psutil.wait_procs([server], timeout=STOP_TIMEOUT_S)
-            for process in alive:
-                process.kill()
-        _clear(state.temp_dir)
 
     def _console(self) -> str:
         try:
@@ -256,18 +351,20 @@ def _without_python_settings(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if not name.startswith("PYTHON")}
 
 
-def _times_of_change(archives: list[Path]) -> dict[str, int]:
-    return {str(archive): archive.stat().st_mtime_ns for archive in archives}
+def _digests(archives: list[Path]) -> dict[str, str]:
+    return {str(archive): digest_file(archive) for archive in archives}
 
 
-def _clear(temp_dir: str) -> None:
-    """Kill what still runs with this temporary folder, which no other server shares, and remove it."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        arguments = process.info["cmdline"] or ()
-        # Workers are given a socket in it, Java the folder itself.
-        if any(argument.removeprefix("-Djava.io.tmpdir=").startswith(temp_dir) for argument in arguments):
+def _digest_settings(config: Path) -> str:
+    """Return the SHA-256 of what a config.properties sets; comments may change."""
+    settings = orjson.dumps(read_properties(config), option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(settings).hexdigest()
+
+
+def _kill_users(temp_dir: Path) -> None:
+    """Kill what still runs with this temporary folder, which no other server shares."""
+    found = find_users(str(temp_dir))
+    for process in found:
+        with suppress(psutil.NoSuchProcess):
             process.kill()
-            found.append(process)
     psutil.wait_procs(found, timeout=STOP_TIMEOUT_S)
-    shutil.rmtree(temp_dir, ignore_errors=True)

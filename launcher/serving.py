@@ -4,11 +4,10 @@ It appears with the first deployment. Why not TorchServe's own snapshots: docs/a
 `deployed.json`, which tells Prometheus the same, as targets of the job `deployed` (prometheus.yml).
 """
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,18 @@ import orjson
 
 from client.inference import MODEL_NAME
 from launcher.errors import ServingUnusable
+from launcher.exclusive import try_exclusive
+from launcher.state_file import Field, boolean, check_object, list_of, optional, read_state_file, text, whole_number
 from training.atomic_write import atomic_write, remove_leftovers
 
 SERVING_NAME = "serving.json"
 DEPLOYED_NAME = "deployed.json"
+
+_MAX_BYTES = 1 << 20
+_MAX_ENTRIES = 1000  # of versions, and of defaults that were before
+_MAX_WORKERS = 10_000
+_VERSION = r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}"
+_ARCHIVE = r"[\w+-][\w.+-]{0,199}\.mar"  # a bare name, and no file that is hidden because it is being written
 # Prometheus wants an address for labels to belong to; what answers there is thrown away.
 _ANY_TARGET = "127.0.0.1:8082"
 
@@ -103,20 +110,30 @@ def read_serving(store: Path) -> Serving | None:
     """
     path = store / SERVING_NAME
     try:
-        return _parse(orjson.loads(path.read_bytes()))
+        return _parse(read_state_file(path, _MAX_BYTES))
     except FileNotFoundError:
         return None
-    except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise ServingUnusable(
-            f"{path} does not say what should be served ({type(error).__name__}: {error}). Restore it, or name what is "
-            f"to be served: cifar up {MODEL_NAME}=ARCHIVE, which forgets what was deployed"
+            f"{path} does not say what should be served ({error}). Restore it, or name what is to be served: cifar up "
+            f"{MODEL_NAME}=ARCHIVE, which forgets what was deployed"
         ) from error
 
 
 def write_serving(store: Path, serving: Serving) -> None:
-    """Remember what should run; raises OSError where the disk is full, and then the file is as before."""
+    """Remember what should run.
+
+    Raises:
+        ServingUnusable: `read_serving` would not take it; nothing is written.
+        OSError: the disk is full; the file is as before.
+    """
+    content = asdict(serving)
+    try:
+        _parse(orjson.loads(orjson.dumps(content)))
+    except (TypeError, ValueError) as error:
+        raise ServingUnusable(f"This cannot be remembered in {store / SERVING_NAME}: {error}") from error
     tell_prometheus(store, serving)  # first: where this fails, nothing has changed that anybody acts on
-    _write(store / SERVING_NAME, asdict(serving))
+    _write(store / SERVING_NAME, content)
 
 
 def tell_prometheus(store: Path, serving: Serving) -> None:
@@ -136,23 +153,39 @@ def forget_serving(store: Path) -> None:
     (store / DEPLOYED_NAME).unlink(missing_ok=True)
 
 
-@contextmanager
-def store_lock(store: Path) -> Iterator[bool]:
-    """Try to be the only one who changes what is served from a model store; yield whether this succeeded.
-
-    The lock goes with the process, however it ends.
-    """
-    store.mkdir(parents=True, exist_ok=True)
-    handle = os.open(store, os.O_RDONLY)  # the folder itself is the lock: no file is left behind
+def serving_mark(store: Path) -> tuple[int, int] | None:
+    """Return what changes whenever serving.json is written, trusted or not; None where it is missing."""
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = True
-        except BlockingIOError:
-            mine = False
-        yield mine
-    finally:
-        os.close(handle)
+        found = (store / SERVING_NAME).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def archive_path(store: Path, archive: str) -> Path:
+    """Return where an archive lies; raises ServingUnusable where its name would lead out of the store."""
+    if not is_archive_name(archive):
+        raise ServingUnusable(f"{archive!r} is not the name of an archive in {store}, such as cifar-2.0.mar")
+    return store / archive
+
+
+def is_archive_name(archive: str) -> bool:
+    """Whether this is the bare name of an archive in a model store."""
+    return re.fullmatch(_ARCHIVE, archive) is not None
+
+
+def is_version(version: str) -> bool:
+    """Whether this can be a version's name: it stands in URLs, and in metrics, whose lines end at some characters."""
+    return re.fullmatch(_VERSION, version) is not None
+
+
+def store_lock(store: Path, timeout_s: float = 0.0) -> AbstractContextManager[bool]:
+    """Try to be the only one who changes what is served from a model store; yield whether this succeeded in time.
+
+    What is decided by serving.json is read while the lock is held: else somebody's deployment could end in between. The
+    lock goes with the process, however it ends.
+    """
+    return try_exclusive(store, timeout_s)
 
 
 def _text(holds: bool) -> str:
@@ -162,16 +195,54 @@ def _text(holds: bool) -> str:
 def _write(path: Path, content: Any) -> None:
     remove_leftovers(path)  # of a process that was killed; whoever writes holds the lock
     document = orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    if path.is_file() and path.read_bytes() == document:  # `cifar up` wants no space on the disk for what is there
+    # `cifar up` wants no space on the disk for what is there.
+    if path.is_file() and path.stat().st_size == len(document) and path.read_bytes() == document:
         return
     with atomic_write(path) as temporary:
         temporary.write_bytes(document)
 
 
-def _parse(content: dict[str, Any]) -> Serving:
-    versions = tuple(ServedVersion(**entry) for entry in content["versions"])
-    history = tuple(ServedVersion(**entry) for entry in content["history"])
-    underway = Underway(**content["underway"]) if content["underway"] is not None else None
-    if content["default"] is not None and content["default"] not in [served.version for served in versions]:
-        raise ValueError(f"the default is {content['default']!r}, which is not among its versions")
-    return Serving(content["default"], versions, history, underway)
+def _parse(content: object) -> Serving:
+    """Check every field and what they say together; raises ValueError, which names the first that is wrong."""
+    found = check_object(content, "it", _SERVING)
+    versions = tuple(
+        ServedVersion(**check_object(it, f"versions[{row}]", _SERVED)) for row, it in enumerate(found["versions"])
+    )
+    history = tuple(
+        ServedVersion(**check_object(it, f"history[{row}]", _SERVED)) for row, it in enumerate(found["history"])
+    )
+    underway = found["underway"]
+    if underway is not None:
+        underway = Underway(**check_object(underway, "underway", _UNDERWAY))
+    default, names = found["default"], [served.version for served in versions]
+    if len(set(names)) < len(names):
+        raise ValueError("versions names one of them twice")
+    if default is not None and default not in names:
+        raise ValueError(f"the default is {default!r}, which is not among its versions")
+    return Serving(default, versions, history, underway)
+
+
+def _is_time(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and len(value) <= 40 and datetime.fromisoformat(value) is not None
+    except ValueError:
+        return False
+
+
+_KNOWN = {
+    "version": text(_VERSION, "up to 50 letters, digits, dots, dashes and underscores"),
+    "archive": text(_ARCHIVE, "the bare name of an archive in the model store, such as cifar-2.0.mar"),
+    "sha256": text("[0-9a-f]{64}", "64 hexadecimal digits"),
+}
+_SERVED = _KNOWN | {
+    "deployed": optional(Field("a time in ISO 8601", _is_time)),
+    "source": optional(Field("up to 8192 characters", lambda value: isinstance(value, str) and len(value) <= 8192)),
+    "workers": optional(whole_number(1, _MAX_WORKERS)),
+}
+_UNDERWAY = _KNOWN | {"copied": boolean(), "registered": boolean()}
+_SERVING = {
+    "default": Field("a version, or null", lambda value: value is None or isinstance(value, str)),
+    "versions": list_of(dict, _MAX_ENTRIES),
+    "history": list_of(dict, _MAX_ENTRIES),
+    "underway": Field("an object, or null", lambda value: value is None or isinstance(value, dict)),
+}

@@ -6,14 +6,12 @@ import signal
 import time
 from collections.abc import Collection
 
-import psutil
 import requests
 
+from launcher.processes import end_processes, identify
 from monitoring.errors import MonitorFailed
 from monitoring.programs import Program
 from monitoring.state import Started
-
-STOP_TIMEOUT_S = 30.0
 
 _RELOAD_TIMEOUT_S = 10.0
 _ASK_TIMEOUT_S = 5.0
@@ -37,7 +35,7 @@ def spawn(program: Program) -> Started:
         ],
         setsid=True,
     )
-    return Started(pid, psutil.Process(pid).create_time(), list(program.command))
+    return Started(pid, identify(pid), list(program.command))
 
 
 def wait_until_ready(program: Program, started: Started, timeout_s: float) -> None:
@@ -56,11 +54,12 @@ def wait_until_ready(program: Program, started: Started, timeout_s: float) -> No
 
 def reload(program: Program, started: Started) -> None:
     """Let a running program read its configuration anew; raises MonitorFailed where it keeps the one before."""
-    before = time.time()
+    before = _last_reload(program)
     os.kill(started.pid, signal.SIGHUP)
-    while time.time() < before + _RELOAD_TIMEOUT_S:
-        found = _RELOADED.search(_ask(program, "/metrics") or "")
-        if found and float(found[1]) >= before:
+    deadline = time.monotonic() + _RELOAD_TIMEOUT_S
+    while time.monotonic() < deadline:
+        # Another time, not a later one: the wall clock may have been set back.
+        if _last_reload(program) not in (None, before):
             return
         time.sleep(_PAUSE_S)
     raise MonitorFailed(
@@ -71,13 +70,7 @@ def reload(program: Program, started: Started) -> None:
 
 def end(started: Collection[Started]) -> None:
     """End processes that run; whoever does not end when asked is killed."""
-    processes = [process for process in (one.process for one in started) if process is not None]
-    for process in processes:
-        process.terminate()
-    _gone, alive = psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S)
-    for process in alive:
-        process.kill()
-    psutil.wait_procs(alive, timeout=STOP_TIMEOUT_S)
+    end_processes([process for process in (one.process for one in started) if process is not None])
 
 
 def end_of_log(program: Program) -> str:
@@ -87,6 +80,12 @@ def end_of_log(program: Program) -> str:
     except OSError:
         return ""
     return "\n".join(lines[-_LOG_LINES:])
+
+
+def _last_reload(program: Program) -> str | None:
+    """Return the time at which it last took its configuration, as it tells it."""
+    found = _RELOADED.search(_ask(program, "/metrics") or "")
+    return found[1] if found else None
 
 
 def _ask(program: Program, path: str) -> str | None:

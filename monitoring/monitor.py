@@ -6,11 +6,12 @@ from pathlib import Path
 from launcher.errors import PortTaken
 from launcher.exclusive import exclusive
 from launcher.ports import check_ports_free
+from launcher.processes import end_processes
 from launcher.server import ROOT
 from monitoring.addresses import Endpoint
 from monitoring.daemons import end, reload, spawn, wait_until_ready
 from monitoring.programs import Program, list_programs
-from monitoring.state import Started, read_started, write_started
+from monitoring.state import Started, find_started, read_started, write_started
 
 MONITOR_DIR = ROOT / "monitor"
 PROMETHEUS_CONFIG = ROOT / "prometheus.yml"
@@ -58,7 +59,7 @@ class Monitor:
             The programs, all of which are ready.
 
         Raises:
-            ProgramMissing, AddressesUnusable, PortTaken: found before anything was started.
+            ProgramMissing, AddressesUnusable, PortTaken, InvalidStateFile: found before anything was started.
             MonitorFailed: one ended, was not ready in time, or refused its configuration. Those just started are ended
                 again, those that ran before go on; the logs stay in the folder.
         """
@@ -93,12 +94,17 @@ class Monitor:
 
         Returns:
             The names of what was running.
+
+        Raises:
+            InvalidStateFile: what is remembered of them cannot be trusted; nothing has been ended.
         """
         if not self.folder.is_dir():
             return []
         with exclusive(self.folder):
-            running = {name: one for name, one in read_started(self.folder).items() if one.process is not None}
-            end(list(running.values()))
+            remembered = {name: one.process for name, one in read_started(self.folder).items()}
+            running = {name: one for name, one in remembered.items() if one is not None}
+            running |= {name: one for name, one in find_started(self.folder).items() if name not in running}
+            end_processes(running.values())
             write_started(self.folder, {})
         return list(running)
 

@@ -16,7 +16,7 @@ from deployment.errors import SignatureRefused
 from deployment.signing import SIGNING_KEY, sign_archive, signature_path, signing_key
 from launcher.archives import MANIFEST, MAX_MANIFEST, Archive, open_archive
 from launcher.errors import ArchiveUnusable, ServingUnusable
-from launcher.serving import SERVING_NAME, read_serving
+from launcher.serving import SERVING_NAME, read_serving, store_lock
 from training.atomic_write import atomic_write
 from training.command import console, run_stage
 from training.digest import digest_file
@@ -25,6 +25,7 @@ from training.errors import ExportRefused
 DIGEST_SUFFIX = ".sha256"  # of the file beside an archive
 MAX_DIGEST_FILE = 1 << 16  # bytes of that; sha256sum writes 100
 
+_LOCK_TIMEOUT_S = 300.0  # longer than a deployment takes
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can hold
 _MODE = 0o100644 << 16  # a regular file, which its owner may write
 
@@ -48,7 +49,16 @@ def normalise(source: Path, output: Path, version: str | None = None) -> str:
             The output stays as it is.
     """
     try:
-        with open_archive(source) as archive, atomic_write(output) as temporary:
+        # From the look at what is deployed until the file is there, nothing may be deployed.
+        with (
+            open_archive(source) as archive,
+            store_lock(output.parent, _LOCK_TIMEOUT_S) as mine,
+            atomic_write(output) as temporary,
+        ):
+            if not mine:
+                raise ExportRefused(
+                    f"Another process is changing what is served from {output.parent}; wait for its end"
+                )
             _write(archive, temporary, version)
             digest = digest_file(temporary)
             _refuse_to_replace_deployed(output, digest)

@@ -528,6 +528,22 @@ def test_what_was_deployed_survives_the_end_of_the_java_process(site):
     assert site.served() == {"1.0": True, "2.0": False}
 
 
+def test_with_a_full_disk_nothing_is_changed_that_could_not_be_remembered(site, monkeypatch):
+    site.deploy("2.0")
+    served, before = site.served(), read_serving(site.target.store)
+
+    def fail(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for act in (lambda: scale("1.0", 1, site.target, Steps(), QUICK), site.rollback, lambda: site.undeploy("1.0")):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+            patch.setattr("training.atomic_write.os.fsync", fail)
+            act()
+        assert (site.served(), len(site.pids("1.0"))) == (served, 2)
+        assert read_serving(site.target.store) == before
+    assert site.differences() == []
+
+
 def test_the_end_of_the_java_process_in_a_deployment_leaves_the_old_version(site, monkeypatch):
     def kill_java(*arguments: object) -> int:
         java = site.server.process

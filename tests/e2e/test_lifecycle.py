@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -18,9 +19,13 @@ from client.errors import ConfigUnusable
 from client.management import ManagementClient
 from launcher.errors import ArchiveUnusable, PortTaken, StartFailed
 from launcher.java import find_java_home
+from launcher.readiness import wait_until_ready
 from launcher.server import ROOT, TorchServe
+from launcher.serving import ServedVersion, Serving, read_serving, store_lock, write_serving
 from launcher.state import read_state
 from tests.e2e.service import BIN, build_archive, write_config
+from training.archive import normalise
+from training.digest import digest_file
 from training.weights import save_weights
 
 
@@ -171,14 +176,208 @@ def runs_java_in(process: psutil.Process, temp_dir: str) -> bool:
 def test_up_does_not_pass_an_older_or_another_server_off_as_the_one_asked_for(server, archive):
     server.start()
     first = server.process
-    served = server.model_store / archive.name
-    served.touch()
+    served, config = server.model_store / archive.name, server.config.read_text()
+    for change in (
+        served.touch,  # as `touch handler/pixels.py; make up` builds it: the same bytes
+        lambda: shutil.copyfile(archive, served),
+        lambda: server.config.write_text(f"# A comment.\n{config}"),
+    ):
+        change()
+        assert server.start()
+        assert server.process == first
+    server.config.write_text(config.replace("max_request_size=", "max_request_size=1"))
+    with pytest.raises(ConfigUnusable, match=f"{server.config} has changed since"):
+        server.start()
+    server.config.write_text(config)
+    other = server.model_store / "other"
+    normalise(archive, other, "1.0-other")
+    other.replace(served)
     with pytest.raises(ConfigUnusable, match=f"{served} has changed since"):
         server.start()
     served.rename(server.model_store / "cifar-2.0.mar")
     with pytest.raises(ConfigUnusable, match="runs here already"):
         server.start()
     assert server.process == first
+
+
+def workers(server: TorchServe) -> list[int]:
+    """The processes of the default version's workers."""
+    with ManagementClient(server.addresses.management) as management:
+        return [worker.pid for worker in management.describe().workers if worker.pid is not None]
+
+
+def take_what_was_unpacked(server: TorchServe) -> None:
+    """As a cleaner of temporary folders did; workers that end then cannot start again."""
+    state = read_state(server.run_dir)
+    assert state is not None
+    shutil.rmtree(Path(state.temp_dir) / "models")
+
+
+def kill_workers(server: TorchServe, count: int) -> None:
+    for pid in workers(server)[:count]:
+        psutil.Process(pid).kill()
+
+
+def lose_the_unpacked_archive(server: TorchServe) -> None:
+    take_what_was_unpacked(server)
+    kill_workers(server, 2)
+
+
+def unregister_all(server: TorchServe) -> None:
+    with ManagementClient(server.addresses.management) as management:
+        management.unregister("1.0")
+
+
+def scale_to_nothing(server: TorchServe) -> None:
+    with ManagementClient(server.addresses.management) as management:
+        management.scale("1.0", 0)
+
+
+@pytest.mark.parametrize("fault", [lose_the_unpacked_archive, unregister_all, scale_to_nothing])
+def test_up_starts_a_server_again_that_serves_nobody_and_does_not_recover(server, monkeypatch, fault):
+    monkeypatch.setattr("launcher.server.RECOVERY_S", 8.0)
+    server.start()
+    first, told = server.process, []
+    fault(server)
+    [ready] = server.start(notify=told.append)
+    assert (ready.version, ready.workers) == ("1.0", 2)
+    assert server.process != first
+    assert [message.partition(":")[0] for message in told] == [
+        f"TorchServe runs (process {first.pid}) and serves nobody"
+    ]
+    assert poll(f"{server.addresses.inference}/predictions/cifar", bytes(3072), deadline_s=1) is not None
+
+
+def test_up_does_not_start_a_server_again_that_serves_some(server, monkeypatch):
+    monkeypatch.setattr("launcher.server.RECOVERY_S", 8.0)
+    server.start()
+    first = server.process
+    take_what_was_unpacked(server)
+    kill_workers(server, 1)
+    with pytest.raises(StartFailed, match=r"does not serve: .*1 of 2 workers.* To start it again: make down"):
+        server.start(timeout_s=10)
+    assert server.process == first
+    assert poll(f"{server.addresses.inference}/predictions/cifar", bytes(3072), deadline_s=10) is not None
+
+
+def test_a_deployment_that_ended_while_up_waited_stays(server, archive, monkeypatch):
+    """The wait is where another process deploys; what it does is done here by hand, and remembered as it would."""
+    store = server.model_store
+    one = ServedVersion("1.0", archive.name, digest_file(store / archive.name))
+    normalise(archive, store / "cifar-2.0.mar", "2.0")
+    two = ServedVersion("2.0", "cifar-2.0.mar", digest_file(store / "cifar-2.0.mar"))
+    write_serving(store, Serving("1.0", (one,)))
+    server.start()
+    deployed = []
+
+    def wait(addresses, *arguments):
+        ready = wait_until_ready(addresses, *arguments)
+        if not deployed:
+            with store_lock(store) as mine, ManagementClient(addresses.management) as management:
+                assert mine
+                management.register("cifar-2.0.mar")
+                management.set_default("2.0")
+                write_serving(store, Serving("2.0", (one, two), (one,)))
+            deployed.append("2.0")
+        return ready
+
+    monkeypatch.setattr("launcher.server.wait_until_ready", wait)
+    [ready] = server.start()
+    assert (ready.version, deployed) == ("2.0", ["2.0"])
+    serving = read_serving(store)
+    assert serving is not None
+    assert serving.default == "2.0"
+
+
+def test_what_is_deployed_while_a_named_archive_starts_is_not_forgotten(server, archive, monkeypatch):
+    named = TorchServe(server.run_dir, server.config, server.model_store, [f"cifar={archive.name}"])
+    one = ServedVersion("1.0", archive.name, digest_file(server.model_store / archive.name))
+    write_serving(server.model_store, Serving("1.0", (one,), (one,)))
+
+    def wait(*arguments):
+        ready = wait_until_ready(*arguments)
+        write_serving(server.model_store, Serving("1.0", (one,)))
+        return ready
+
+    monkeypatch.setattr("launcher.server.wait_until_ready", wait)
+    named.start()
+    assert read_serving(server.model_store) == Serving("1.0", (one,))
+
+
+def test_up_waits_for_a_deployment_and_then_keeps_what_it_has_deployed(server, archive):
+    one = ServedVersion("1.0", archive.name, digest_file(server.model_store / archive.name))
+    write_serving(server.model_store, Serving("1.0", (one,)))
+    server.start()
+    with ThreadPoolExecutor(1) as pool:
+        with store_lock(server.model_store) as mine:
+            assert mine
+            second = pool.submit(cifar, "up", *up_arguments(server))
+            time.sleep(4)
+            assert not second.done()
+            write_serving(server.model_store, Serving("1.0", (replace(one, workers=1),)))
+        assert second.result().returncode == 0
+    assert len(workers(server)) == 1
+
+
+def test_a_long_path_of_the_checkout_and_a_long_tmpdir_do_not_matter(server, tmp_path, tmp_path_factory):
+    state_home = tmp_path_factory.mktemp("s")
+    deep = tmp_path / ("deep" * 20)
+    long = tmp_path / ("long" * 20)
+    deep.mkdir()
+    long.mkdir()
+    env = os.environ | {"TMPDIR": str(long), "XDG_STATE_HOME": str(state_home)}
+    arguments = [deep / "run" if it == server.run_dir else it for it in up_arguments(server)]
+    done = cifar("up", *arguments, env=env)
+    try:
+        assert done.returncode == 0, done.stderr
+        [folder] = state_home.iterdir()
+        assert len(processes_of(str(folder))) == 3
+    finally:
+        done = cifar("down", "--run-dir", deep / "run", env=env)
+    assert done.returncode == 0, done.stderr
+    assert "has stopped" in done.stderr
+    assert list(state_home.iterdir()) == list(long.iterdir()) == list(deep.iterdir()) == []
+
+
+def test_where_no_socket_fits_the_error_says_so_before_anything_starts(server, tmp_path):
+    deep = tmp_path / ("deep" * 20) / "run"
+    arguments = [deep if it == server.run_dir else it for it in up_arguments(server)]
+    done = cifar("up", *arguments, env=os.environ | {"XDG_STATE_HOME": "/" + "long" * 30})
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "No folder for sockets" in done.stderr
+    assert not (deep / "logs" / "console.log").exists()
+
+
+@pytest.mark.parametrize("damage", ["", "{}", '{"temp_dir": "/"}'])
+def test_a_damaged_memory_of_the_server_does_not_lose_it(server, damage):
+    server.start()
+    process = server.process
+    assert process is not None
+    file = server.run_dir / "torchserve.json"
+    file.write_text(damage)
+    for command in (("down", "--run-dir", server.run_dir), ("up", *up_arguments(server))):
+        done = cifar(*command)
+        assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+        assert "cannot be trusted: " in done.stderr
+        assert str(process.pid) in done.stderr
+    assert process.is_running()
+    file.unlink()
+    done = cifar("up", *up_arguments(server))
+    assert (done.returncode, "Stop it first: make down" in done.stderr) == (1, True)
+    done = cifar("down", "--run-dir", server.run_dir)
+    assert (done.returncode, "has stopped" in done.stderr) == (0, True)
+    assert not process.is_running()
+    assert processes_of(str(server.run_dir)) == []
+
+
+def test_a_step_of_the_wall_clock_leaves_a_healthy_server_alone(server, monkeypatch):
+    server.start()
+    first, booted = server.process, psutil.boot_time()
+    assert first is not None
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted + 3600)
+    server.start()
+    assert server.process is not None
+    assert server.process.pid == first.pid
 
 
 def test_after_a_crash_up_starts_anew_and_leaves_no_orphan(server):

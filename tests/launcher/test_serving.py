@@ -1,5 +1,7 @@
 """What should be served: written whole, read back, refused where it makes no sense."""
 
+import os
+
 import orjson
 import pytest
 
@@ -80,6 +82,96 @@ def test_a_file_that_does_not_say_it_is_refused_and_left_alone(tmp_path, content
     ):
         read_serving(tmp_path)
     assert (tmp_path / "serving.json").read_text() == content
+
+
+def document(**change: object) -> dict[str, object]:
+    return orjson.loads(orjson.dumps(SERVING)) | change
+
+
+def changed(section: str, **change: object) -> dict[str, object]:
+    """What SERVING is written as, with other fields in its `underway`, or in the first of its versions or history."""
+    content = document()
+    entry = content[section] if section == "underway" else content[section][0]  # type: ignore[index]
+    entry.update(change)  # type: ignore[union-attr]
+    return content
+
+
+@pytest.mark.parametrize("section", ["versions", "history", "underway"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"archive": "../x"},
+        {"archive": "/etc/passwd"},
+        {"archive": ".cifar-1.0.mar"},
+        {"archive": "a/cifar-1.0.mar"},
+        {"archive": "cifar-1.0.mar\n"},
+        {"archive": "serving.json"},
+        {"archive": ["cifar-1.0.mar"]},
+        {"version": "../1"},
+        {"version": 1.0},
+        {"version": "1" * 51},
+        {"sha256": "a" * 63},
+        {"sha256": "A" * 64},
+        {"sha256": None},
+        {"further": 1},
+    ],
+)
+def test_every_field_is_checked_before_it_is_believed(tmp_path, section, change):
+    content = orjson.dumps(changed(section, **change))
+    (tmp_path / "serving.json").write_bytes(content)
+    with pytest.raises(ServingUnusable, match=rf"{section}.*{next(iter(change))}.*Restore it"):
+        read_serving(tmp_path)
+    assert (tmp_path / "serving.json").read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        changed("versions", workers=0),
+        changed("versions", workers=True),
+        changed("versions", workers=10**9),
+        changed("versions", deployed="yesterday"),
+        changed("versions", source="x" * 9000),
+        changed("underway", copied="yes"),
+        changed("underway", registered=1),
+        document(further=None),
+        document(history=[{}]),
+        document(versions=[{"version": "2.0", "archive": "a.mar", "sha256": "a" * 64}] * 2),
+        document(history=[changed("history")["history"][0]] * 1001),  # type: ignore[index]
+    ],
+)
+def test_numbers_times_and_lists_have_bounds(tmp_path, content):
+    (tmp_path / "serving.json").write_bytes(orjson.dumps(content))
+    with pytest.raises(ServingUnusable, match=r"serving\.json does not say"):
+        read_serving(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, " " * (2 << 20)])
+def test_a_file_that_is_too_long_or_too_deep_is_rejected(tmp_path, text):
+    (tmp_path / "serving.json").write_text(text)
+    with pytest.raises(ServingUnusable, match=r"serving\.json does not say"):
+        read_serving(tmp_path)
+
+
+def test_a_pipe_in_its_place_is_rejected_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "serving.json")
+    with pytest.raises(ServingUnusable, match="no regular file"):
+        read_serving(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "serving",
+    [
+        Serving("1.0", (ServedVersion("1.0", "../x.mar", "a" * 64),)),
+        Serving("1 0", (ServedVersion("1 0", "cifar.mar", "a" * 64),)),
+        Serving("2.0", (ONE,)),
+    ],
+)
+def test_what_could_not_be_read_back_is_not_written(tmp_path, serving):
+    write_serving(tmp_path, SERVING)
+    with pytest.raises(ServingUnusable, match="cannot be remembered"):
+        write_serving(tmp_path, serving)
+    assert read_serving(tmp_path) == SERVING
 
 
 def test_a_failing_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch):

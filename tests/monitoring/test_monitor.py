@@ -12,7 +12,8 @@ import psutil
 import pytest
 import requests
 
-from launcher.errors import PortTaken
+from launcher.errors import InvalidStateFile, PortTaken
+from launcher.processes import identify
 from launcher.server import ROOT
 from monitoring.errors import MonitorFailed, ProgramMissing
 from monitoring.monitor import Monitor
@@ -204,8 +205,8 @@ def test_a_taken_port_is_named_and_nothing_is_left_running(monitor):
 def test_the_port_of_one_that_was_killed_is_waited_for(monitor):
     monitor.folder.mkdir()
     with subprocess.Popen([sys.executable, "-c", "pass"]) as killed:
-        started = psutil.Process(killed.pid).create_time()
-    write_started(monitor.folder, {"Prometheus": Started(killed.pid, started, ["prometheus"])})
+        started = identify(killed.pid)
+    write_started(monitor.folder, {"Prometheus": Started(killed.pid, started, own_command(monitor))})
     with socket.create_server(monitor.prometheus) as port:
         closing = threading.Timer(0.5, port.close)
         closing.start()
@@ -264,8 +265,56 @@ def test_stopping_never_ends_a_process_that_only_has_the_same_number(monitor):
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
         try:
             monitor.folder.mkdir()
-            write_started(monitor.folder, {"Prometheus": Started(other.pid, 1.0, ["prometheus"])})
+            started = identify(other.pid)  # even the very process that is named: it is not what it should be
+            write_started(monitor.folder, {"Prometheus": Started(other.pid, started, own_command(monitor))})
             assert monitor.stop() == []
             assert other.poll() is None
         finally:
             other.kill()
+
+
+def own_command(monitor: Monitor) -> list[str]:
+    return ["prometheus", f"--storage.tsdb.path={monitor.folder}/prometheus"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"Prometheus": {}}',
+        '{"Another": null}',
+        '{"Prometheus": {"pid": 5, "started": 1.0, "command": []}}',
+    ],
+)
+def test_a_damaged_file_of_processes_loses_none_of_them(monitor, content):
+    command = own_command(monitor)[1:]
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", *command]) as program:
+        try:
+            monitor.folder.mkdir()
+            file = monitor.folder / "processes.json"
+            file.write_text(content)
+            for act in (monitor.stop, monitor.start):
+                with pytest.raises(InvalidStateFile, match=rf"processes\.json cannot be trusted.*run: {program.pid} "):
+                    act()
+            assert program.poll() is None
+            file.unlink()
+            assert monitor.stop() == ["Prometheus"]
+            assert not psutil.pid_exists(program.pid)
+        finally:
+            program.kill()
+
+
+@pytest.mark.parametrize("command", [["prometheus"], ["sleep", "60"], []])
+def test_a_process_that_is_not_of_the_folder_is_never_ended(monitor, command):
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
+        try:
+            monitor.folder.mkdir()
+            write_started(monitor.folder, {"Prometheus": Started(other.pid, identify(other.pid), command)})
+            with pytest.raises(InvalidStateFile, match="Prometheus has a command that is not of this folder"):
+                monitor.stop()
+            assert other.poll() is None
+        finally:
+            other.kill()
+            (monitor.folder / "processes.json").unlink()

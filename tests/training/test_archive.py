@@ -5,14 +5,16 @@ import json
 import os
 import subprocess
 import sys
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 from deployment.signing import verify_archive
-from launcher.serving import ServedVersion, Serving, write_serving
+from launcher.serving import ServedVersion, Serving, store_lock, write_serving
 from tests.deployment.keys import write_pair
 from training.archive import normalise
 from training.errors import ExportRefused
@@ -158,3 +160,28 @@ def test_a_network_is_exported_to_the_same_bytes_in_another_folder_and_another_p
         )
         digests.add(hashlib.sha256(output.read_bytes()).hexdigest())
     assert len(digests) == 1
+
+
+def test_what_is_deployed_while_this_waits_is_not_replaced(tmp_path):
+    store = tmp_path / "store"
+    made = store / "cifar-1.0.mar"
+    packed = pack(tmp_path / "cifar.mar", ["model.pt"], 2026, 0o100644)
+    with ThreadPoolExecutor(1) as pool:
+        with store_lock(store) as mine:
+            assert mine
+            made.write_bytes(b"what is deployed just now")
+            building = pool.submit(normalise, packed, made)
+            time.sleep(0.5)
+            assert not building.done()
+            write_serving(store, Serving("1.0", (ServedVersion("1.0", made.name, "a" * 64),)))
+        with pytest.raises(ExportRefused, match=r"was deployed as version 1\.0"):
+            building.result(30)
+    assert made.read_bytes() == b"what is deployed just now"
+
+
+def test_waiting_for_a_deployment_has_an_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.archive._LOCK_TIMEOUT_S", 0.1)
+    packed = pack(tmp_path / "cifar.mar", ["model.pt"], 2026, 0o100644)
+    with store_lock(tmp_path / "store"), pytest.raises(ExportRefused, match="Another process is changing"):
+        normalise(packed, tmp_path / "store" / "cifar-1.0.mar")
+    assert list((tmp_path / "store").iterdir()) == []
