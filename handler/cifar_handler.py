@@ -106,10 +106,12 @@ class CifarHandler:
         probabilities = self._probabilities_of_each(requests)
         inferred = time.perf_counter()
         answers = []
+        failures = 0
         for index, outcome in enumerate(outcomes):
             if isinstance(outcome, DecodedRequest):
                 outcome = self._answer(outcome, next(probabilities))
             status, document = outcome
+            failures += status >= HTTPStatus.INTERNAL_SERVER_ERROR
             context.set_response_status(status.value, status.phrase, index)
             context.set_response_content_type(index, "application/json")  # TorchServe sends none by itself
             context.set_response_header(index, "X-Model-Version", self.model.version)
@@ -119,6 +121,8 @@ class CifarHandler:
         if predictions:  # a describe call comes alone, and is none
             ended = time.perf_counter()
             self.telemetry.count_batch(predictions)
+            if failures:
+                self.telemetry.count_failures(failures)
             stages = {"decode": decoded - began, "inference": inferred - decoded, "encode": ended - inferred}
             self.telemetry.count_stages(stages | {"handle": ended - began}, predictions)
         return answers
