@@ -190,7 +190,7 @@ class Rollout:
         with self._steps.step("register it, and wait for its workers") as step:
             if version not in [it.version for it in describe_served(self._management)[1]]:
                 self._management.register(underway.archive)
-            log, timeout_s = self._target.console_log, self._options.timeout_s
+            log, timeout_s = self._target.server_log, self._options.timeout_s
             described = wait_until_ready(self._management, version, timeout_s, log)
             step.note(f"{len(described.workers)} are READY")
         with self._steps.step("compare its answers with those recorded at export") as step:

@@ -21,7 +21,7 @@ _FAILED_PROBES = 3  # under overload the queue is full now and then, whichever v
 # Predictions answered with 5xx, among all since the switch.
 _MAX_FAILED_SHARE = 0.01
 _MIN_FAILED = 5
-# Until what workers have counted is at /metrics: they hand it over once a second (HAND_OVER_AFTER_S in handler/telemetry.py).
+# Until what workers have counted is at /metrics: they hand it over once a second (handler/telemetry.py).
 _COUNTED_AFTER_S = 1.5
 
 
@@ -142,6 +142,6 @@ def _check_others(version: str, before: Counts, ended: Counts | None, counted: C
     failed = min(unserved, counted.all_5xx - before.all_5xx)
     if failed >= _MIN_FAILED and failed > _MAX_FAILED_SHARE * requests_made:
         raise DeploymentFailed(
-            f"Since version {version} is the default, {failed:.0f} of {requests_made:.0f} predictions were answered with "
-            f"5xx; at most {_MAX_FAILED_SHARE:.0%} were expected"
+            f"Since version {version} is the default, {failed:.0f} of {requests_made:.0f} predictions were answered "
+            f"with 5xx; at most {_MAX_FAILED_SHARE:.0%} were expected"
         )

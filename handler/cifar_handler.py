@@ -22,6 +22,7 @@ from batching import slice_together
 from decoding import BadInput, DecodedRequest, decode_form, decode_request, is_form
 from description import describe_model
 from pixels import Images
+from request_logs import drop_lines_about_requests
 from request_options import join_query_and_headers
 from telemetry import Telemetry
 
@@ -57,6 +58,7 @@ class CifarHandler:
         Raises:
             ValueError: the network was trained for other class names than index_to_name.json holds.
         """
+        drop_lines_about_requests()
         started = time.perf_counter()
         model_dir = Path(context.system_properties["model_dir"])
         model = context.manifest["model"]

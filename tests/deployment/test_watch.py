@@ -26,8 +26,9 @@ CERTIFICATE = Certificate(IMAGES, PROBABILITIES, tuple(NAMES))
 
 def metrics(counts: Counts) -> bytes:
     """As TorchServe writes them: requests by how the version was named, answers by version."""
+    unnamed = counts.requests - 10
     return (
-        f'ts_inference_requests_total{{model_name="cifar",model_version="default",hostname="h",}} {counts.requests - 10}\n'
+        f'ts_inference_requests_total{{model_name="cifar",model_version="default",hostname="h",}} {unnamed}\n'
         f'ts_inference_requests_total{{model_name="cifar",model_version="1.0",hostname="h",}} 10.0\n'
         f'cifar_batch_size_sum{{model_version="1.0",ModelName="cifar",Level="Model",Hostname="h",}} {counts.answered}\n'
         f'cifar_failed_requests_total{{model_version="1.0",ModelName="cifar",Level="Model",}} {counts.failed}\n'
