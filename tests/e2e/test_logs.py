@@ -31,8 +31,10 @@ def send(url: str, request: bytes) -> bytes:
     parts = urlsplit(url)
     with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
         connection.sendall(request)
-        connection.shutdown(socket.SHUT_WR)
-        return connection.recv(4096).partition(b"\r\n")[0]
+        try:
+            return connection.recv(4096).partition(b"\r\n")[0]
+        except ConnectionResetError:  # it has closed before it has read all
+            return b""
 
 
 @pytest.fixture
