@@ -22,7 +22,7 @@ from client.samples import SampleSource, choose_samples
 from deployment.commands import deploy, follow, rollback, scale, undeploy
 from deployment.status import status
 from deployment.trace import trace_command
-from launcher.commands import down, up
+from launcher.commands import down, ready, up
 from monitoring.commands import monitor
 from training.console import accept_any_text, print_json
 
@@ -61,6 +61,7 @@ app = typer.Typer(
 
 app.command()(up)
 app.command()(down)
+app.command()(ready)
 app.command()(monitor)
 app.command()(status)
 app.command()(deploy)

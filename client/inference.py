@@ -24,6 +24,8 @@ MAX_RAW_IMAGES = 256
 # TorchServe accepts (max_request_size, 6,553,500 bytes).
 MAX_JSON_IMAGES = 64
 
+_NO_WORKER = "has no worker to serve inference request"
+
 
 class Guess(NamedTuple):
     """One class and the probability given to it, 0 to 1."""
@@ -208,6 +210,11 @@ def _read_refusal(response: requests.Response, document: Any, url: str, version:
 
 def _torchserve_message(document: Any) -> str | None:
     match document:
+        case {"message": str(message)} if _NO_WORKER in message:
+            return (
+                "its queue is full, or the version has no worker: TorchServe says the same of both, and `cifar status` "
+                "which it is. A full queue is free again in seconds"
+            )
         case {"message": str(message)} | {"error": {"message": str(message)}}:
             return message
     return None

@@ -17,7 +17,7 @@ from deployment.promote import from_registry, promote, record, try_tag
 from deployment.signing import required_key
 from deployment.steps import Steps
 from deployment.target import Target
-from launcher.server import MODEL_STORE, RUN_DIR
+from launcher.server import LOG_NAME, MODEL_STORE, RUN_DIR
 
 ConfigOption = Annotated[Path, typer.Option(help="The server's config.properties, for its addresses.", dir_okay=False)]
 StoreOption = Annotated[Path, typer.Option(help="The server's model store.", file_okay=False)]
@@ -124,6 +124,6 @@ def _choose(keep: int, watch_s: float, timeout_s: float) -> Options:
 def find_target(config: Path, model_store: Path, run_dir: Path) -> Target:
     """Return the server that these options mean; raises ConfigUnusable."""
     addresses = read_addresses(config)
-    console_log = run_dir / "logs" / "console.log"
+    server_log = run_dir / "logs" / LOG_NAME
     key_file = run_dir / "key_file.json"
-    return Target(model_store, addresses.management, addresses.inference, addresses.metrics, console_log, key_file)
+    return Target(model_store, addresses.management, addresses.inference, addresses.metrics, server_log, key_file)

@@ -195,7 +195,7 @@ class Rollout:
                 remove(self._management, version)
             if not registered or not as_checked:
                 self._management.register(underway.archive)
-            log, timeout_s = self._target.console_log, self._options.timeout_s
+            log, timeout_s = self._target.server_log, self._options.timeout_s
             described = wait_until_ready(self._management, version, timeout_s, log)
             step.note(f"{len(described.workers)} are READY")
         with self._steps.step("compare its answers with those recorded at export") as step:

@@ -19,7 +19,7 @@ class Target:
     Attributes:
         store: the server's model store, which this process can write.
         management_url, inference_url, metrics_url: its three addresses; no metrics: fewer things are watched.
-        console_log: what the server writes, if this process can read it: it says why a worker does not start.
+        server_log: what the server writes, if this process can read it: it says why a worker does not start.
         key_file: where it writes its tokens, if it asks for them and the environment names none.
     """
 
@@ -27,7 +27,7 @@ class Target:
     management_url: str
     inference_url: str
     metrics_url: str | None = None
-    console_log: Path | None = None
+    server_log: Path | None = None
     key_file: Path | None = None
 
     def manage(self) -> ManagementClient:

@@ -58,7 +58,7 @@ def scale(version: str, workers: int, target: Target, steps: Steps, options: Opt
         with steps.step(f"give version {version} {workers} workers"):
             with remembered_first(target.store, current.scaled(version, workers)):
                 management.scale(version, workers)
-            wait_until_ready(management, version, options.timeout_s, target.console_log)
+            wait_until_ready(management, version, options.timeout_s, target.server_log)
 
 
 def _require(current: Serving, version: str) -> ServedVersion:

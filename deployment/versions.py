@@ -20,7 +20,7 @@ _LOG_LINES = 12
 
 
 def wait_until_ready(
-    management: ManagementClient, version: str, timeout_s: float, console_log: Path | None
+    management: ManagementClient, version: str, timeout_s: float, server_log: Path | None
 ) -> ModelVersion:
     """Wait until a version has as many workers as it should, and all of them have loaded it.
 
@@ -28,13 +28,13 @@ def wait_until_ready(
         management: of the server.
         version: which.
         timeout_s: seconds until this gives up.
-        console_log: of the server; searched for the reason why workers die.
+        server_log: of the server; searched for the reason why workers die.
 
     Raises:
         DeploymentFailed: they keep dying, or the time was up.
     """
     deadline = time.monotonic() + timeout_s
-    log_start = _size(console_log)
+    log_start = _size(server_log)
     pids: dict[str, set[int]] = {}
     while True:
         described = management.describe(version)
@@ -47,12 +47,12 @@ def wait_until_ready(
         if deaths >= _DEATHS:
             why = f"a worker died {deaths} times while it loaded the model"
             raise DeploymentFailed(
-                f"Version {version} does not start: {why}.{_read_why(console_log, log_start, version)}"
+                f"Version {version} does not start: {why}.{_read_why(server_log, log_start, version)}"
             )
         if time.monotonic() > deadline:
             why = f"{described.ready_workers} of {described.min_workers} workers were READY after {timeout_s:g} s"
             raise DeploymentFailed(
-                f"Version {version} does not start: {why}.{_read_why(console_log, log_start, version)}"
+                f"Version {version} does not start: {why}.{_read_why(server_log, log_start, version)}"
             )
         time.sleep(_POLL_S)
 
@@ -105,7 +105,7 @@ def _read_why(log: Path | None, start: int, version: str) -> str:
     """Return the end of what this version's workers have written since `start`."""
     try:
         with (log or Path()).open("rb") as file:
-            file.seek(start)
+            file.seek(start if _size(log) >= start else 0)  # it was turned over meanwhile
             lines = file.read().decode("utf-8", "replace").splitlines()
     except OSError:
         return " The server's log says why."

@@ -168,9 +168,9 @@ def _rate_and_errors() -> list[Builder[Panel]]:
             ),
         ),
         timeseries(
-            "Answers that are 5xx",
-            "Share of all answers that are the server's fault, scrapes and pings included, and the budget. Above it "
-            "for long: docs/runbook.md#errorbudgetburnsfast.",
+            "Error ratio",
+            "Share of the predictions asked for that were answered with 5xx, and the budget. Above it for long: "
+            "docs/runbook.md#errorbudgetburnsfast.",
             "percentunit",
             Query("job:torchserve_errors:ratio_rate5m", "5 minutes"),
             Query("job:torchserve_errors:ratio_rate1h", "1 hour"),
@@ -259,8 +259,8 @@ def _saturation() -> list[Builder[Panel]]:
         ),
         timeseries(
             "Answers by status",
-            "All answers of the server a second, scrapes, pings and the management API included. What 4xx and 5xx "
-            "were is in run/logs/access_log.log.",
+            "All answers of the server a second: predictions, scrapes, pings, the management API, and what is no HTTP, "
+            "which TorchServe answers with 500. Predictions that failed are in the error ratio.",
             "reqps",
             Query(_answers("Requests2XX"), "2xx"),
             Query(_answers("Requests4XX"), "4xx"),

@@ -37,6 +37,7 @@ from body_headers import lower_names, read_body  # noqa: E402
 from decoding import BadInput, DecodedRequest, decode_form, decode_request, is_form, only_part  # noqa: E402
 from description import describe_model, describe_paths  # noqa: E402
 from pixels import Images  # noqa: E402
+from request_logs import drop_lines_about_requests  # noqa: E402
 from request_options import OPTION_NAMES, join_query_and_headers  # noqa: E402
 from telemetry import Telemetry  # noqa: E402
 
@@ -72,6 +73,7 @@ class CifarHandler:
             ValueError: the network was trained for other class names than index_to_name.json holds.
             RuntimeError: a module of the archive's was loaded from elsewhere.
         """
+        drop_lines_about_requests()
         started = time.perf_counter()
         model_dir = Path(context.system_properties["model_dir"])
         _check_modules(model_dir)
@@ -123,12 +125,13 @@ class CifarHandler:
         requests = [it for it in outcomes if isinstance(it, DecodedRequest)]
         probabilities = self._probabilities_of_each(requests)
         inferred = time.perf_counter()
-        answers, predictions = [], 0
+        answers, predictions, failures = [], 0, 0
         for index, outcome in enumerate(outcomes):
             if isinstance(outcome, DecodedRequest):
                 outcome = self._answer(outcome, next(probabilities))
             status, (body, json_length), is_prediction = outcome
             predictions += is_prediction
+            failures += status >= HTTPStatus.INTERNAL_SERVER_ERROR
             context.set_response_status(status.value, status.phrase, index)
             content_type = "application/json"  # TorchServe sends none by itself
             if json_length is not None:
@@ -141,6 +144,8 @@ class CifarHandler:
         if predictions:  # else only what describes the model was asked for
             ended = time.perf_counter()
             self.telemetry.count_batch(predictions)
+            if failures:
+                self.telemetry.count_failures(failures)
             stages = {"decode": decoded - began, "inference": inferred - decoded, "encode": ended - inferred}
             self.telemetry.count_stages(stages | {"handle": ended - began}, predictions)
         return answers

@@ -29,6 +29,7 @@ _BASELINE_BUCKET = "cifar_baseline_bucket_ratio"
 _BASELINE_MEAN = "cifar_baseline_mean"
 _BASELINE_PREDICTION = "cifar_baseline_prediction_ratio"
 _BUILD = "cifar_build_info"
+_FAILED_REQUESTS = "cifar_failed_requests_total"
 _HEARTBEATS = "cifar_worker_heartbeats_total"
 _STARTS = "cifar_worker_starts_total"
 _PREDICTIONS = "cifar_predictions_total"
@@ -82,7 +83,8 @@ class Telemetry:
 
     def tell_start(self) -> None:
         """Count that a worker was started: at once, as it may not live for long."""
-        self._hand_over({(_STARTS, ()): 1})
+        # Nothing has failed yet: a counter that appears with its first failure has no rate at that.
+        self._hand_over({(_STARTS, ()): 1, (_FAILED_REQUESTS, ()): 0})
 
     def start_beating(self) -> None:
         """Count that a worker is ready, now and every few seconds from now on, whether anybody asks it or not.
@@ -127,6 +129,10 @@ class Telemetry:
     def count_rejection(self, code: str) -> None:
         """Count one refused request by its reason, a key of bad_input.STATUS_OF_CODE."""
         self._count({(_REJECTED_INPUTS, (code,)): 1})
+
+    def count_failures(self, requests: int) -> None:
+        """Count so many requests that were answered with 5xx."""
+        self._count({(_FAILED_REQUESTS, ()): requests})
 
     def hand_over(self) -> None:
         """Hand over what was counted since the last time."""

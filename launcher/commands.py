@@ -1,4 +1,4 @@
-"""`cifar up` and `cifar down`."""
+"""`cifar up`, `cifar ready` and `cifar down`."""
 
 import time
 from pathlib import Path
@@ -7,7 +7,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from client.addresses import read_addresses
+from launcher.readiness import find_missing
 from launcher.server import CONFIG, MODEL_STORE, RUN_DIR, START_TIMEOUT_S, TorchServe
+from launcher.supervisor import end_supervisors, spawn_supervisor
 from monitoring.monitor import MONITOR_DIR, Monitor
 
 ConfigOption = Annotated[Path, typer.Option(help="TorchServe's configuration.", dir_okay=False)]
@@ -22,6 +25,7 @@ def up(
     model_store: Annotated[Path, typer.Option(help="Folder of the archives.", file_okay=False)] = MODEL_STORE,
     run_dir: RunDirOption = RUN_DIR,
     timeout_s: Annotated[float, typer.Option(min=1, help="Seconds to wait until it serves.")] = START_TIMEOUT_S,
+    supervise: Annotated[bool, typer.Option(help="Keep a process beside it that starts it again.")] = True,
 ) -> None:
     """Start TorchServe, unless it runs, and wait until it has answered a picture."""
     console = Console(stderr=True)
@@ -29,6 +33,8 @@ def up(
     begin = time.monotonic()
     with console.status("Starting TorchServe…"):
         ready = server.start(timeout_s, lambda message: console.print(message, soft_wrap=True, highlight=False))
+    if supervise:
+        spawn_supervisor(server)
     for model in ready:
         console.print(
             f"{model.name} {model.version} is ready: {model.workers} workers, {time.monotonic() - begin:.1f} s, "
@@ -36,6 +42,19 @@ def up(
             soft_wrap=True,
             highlight=False,
         )
+
+
+def ready(
+    config: ConfigOption = CONFIG,
+    run_dir: RunDirOption = RUN_DIR,
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="Seconds for each of three answers.")] = 3.0,
+) -> None:
+    """Say whether the default version answers: exit code 0, or 1 and what is missing. No metric counts this."""
+    missing = find_missing(read_addresses(config), run_dir / "key_file.json", timeout_s)
+    if missing is not None:
+        typer.echo(f"Not ready: {missing}", err=True)
+        raise typer.Exit(1)
+    typer.echo("Ready.")
 
 
 def down(run_dir: RunDirOption = RUN_DIR) -> None:
@@ -46,5 +65,6 @@ def down(run_dir: RunDirOption = RUN_DIR) -> None:
     if watched:
         message = f"Stopped: {', '.join(watched)}. What was recorded stays in {monitor_dir}."
         console.print(message, soft_wrap=True, highlight=False)
+    end_supervisors(run_dir)
     stopped = TorchServe(run_dir).stop()
     console.print("TorchServe has stopped." if stopped else "No TorchServe of this checkout was running.")

@@ -103,3 +103,27 @@ def _describe_model(name: str, addresses: Addresses, key_file: Path) -> ReadyMod
 def _manage(addresses: Addresses, key_file: Path, name: str = MODEL_NAME) -> ManagementClient:
     tokens = Tokens("management", key_file, addresses.management)
     return ManagementClient(addresses.management, name, _TIMEOUT_S, tokens, attempts=1)
+
+
+def find_missing(addresses: Addresses, key_file: Path, timeout_s: float) -> str | None:
+    """Say why the default version answers nobody just now; None where it does.
+
+    Asks its handler through the queue, as a prediction is asked, for its description, which no metric counts.
+
+    Args:
+        addresses: where the server listens.
+        key_file: where it writes its tokens, if it asks for them.
+        timeout_s: for each of three answers.
+    """
+    try:
+        with Connection(addresses.inference, Tokens("inference", key_file, addresses.management), timeout_s) as server:
+            server.send("GET", "/ping")  # its answer says nothing, see above
+        tokens = Tokens("management", key_file, addresses.management)
+        with ManagementClient(addresses.management, MODEL_NAME, timeout_s, tokens, attempts=1) as management:
+            version = management.describe()
+            if not version.ready_workers:
+                return f"none of {len(version.workers)} workers of {MODEL_NAME} {version.version} is READY"
+            management.customized()
+    except CifarError as error:
+        return str(error)
+    return None

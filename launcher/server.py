@@ -48,6 +48,7 @@ from training.digest import digest_file
 
 RUN_DIR = ROOT / "run"
 LOG_CONFIG = ROOT / "log4j2.xml"
+LOG_NAME = "torchserve.log"  # in it
 MODEL_STORE = ROOT / "model_store"
 
 START_TIMEOUT_S = 120.0
@@ -285,6 +286,7 @@ class TorchServe:
             "JAVA_HOME": str(java_home),
             "LOG_LOCATION": str(logs),
             "METRICS_LOCATION": str(logs),
+            "LOG_CONSOLE": "off",  # log4j2.xml writes to files that are turned over; console.log is none
             "TEMP": str(temp_dir),  # Java's: sockets and unpacked archives
             "TMPDIR": str(temp_dir),  # Python's: the launcher's file with the process id
             "PWD": str(ROOT),  # config.properties refers to it
@@ -332,18 +334,20 @@ class TorchServe:
 
     def _find_failed_load(self, state: RunState) -> str | None:
         """Tell early that a server just started will not serve. Later, a worker may die and come back."""
-        log = self._console()
+        log = self._log()
         load = (f"a worker could not load the model ({words})" for words in _LOAD_FAILED if words in log)
         return self._find_end(state) or next(load, None)
 
-    def _console(self) -> str:
-        try:
-            return (self.run_dir / "logs" / "console.log").read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return ""
+    def _log(self) -> str:
+        """Return what the server's start has written: Java itself, then TorchServe and its workers."""
+        found = []
+        for name in ("console.log", LOG_NAME):
+            with suppress(OSError):
+                found.append((self.run_dir / "logs" / name).read_text(encoding="utf-8", errors="replace"))
+        return "".join(found)
 
     def _end_of_log(self) -> str:
-        return "\n".join(self._console().splitlines()[-_LOG_LINES:])
+        return "\n".join(self._log().splitlines()[-_LOG_LINES:])
 
 
 def _without_python_settings(environment: Mapping[str, str]) -> dict[str, str]:

@@ -63,6 +63,24 @@ def read_alert_log(alertmanager_config: Path) -> Endpoint | None:
     return parse_endpoint(urlsplit(here[0]).netloc, f"A receiver's url in {alertmanager_config}") if here else None
 
 
+def read_token_file(alertmanager_config: Path) -> Path | None:
+    """Return the file with the token that Alertmanager shows to the log on this machine; None where it shows none.
+
+    Raises:
+        AddressesUnusable: the file cannot be read.
+    """
+    try:
+        receivers = _load(alertmanager_config)["receivers"]
+        for hook in (hook for receiver in receivers for hook in receiver.get("webhook_configs", ())):
+            if _is_loopback(urlsplit(hook["url"]).hostname):
+                name = hook.get("http_config", {}).get("authorization", {}).get("credentials_file")
+                # Alertmanager looks beside its configuration.
+                return alertmanager_config.resolve().parent / name if name is not None else None
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise AddressesUnusable(f"{alertmanager_config} has no receivers; see: amtool check-config") from None
+    return None
+
+
 def _is_loopback(host: str | None) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host or "").is_loopback

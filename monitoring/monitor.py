@@ -1,5 +1,7 @@
 """Starts Prometheus, Alertmanager and the log of alerts, waits until they are ready, and stops them."""
 
+import os
+import secrets
 import time
 from pathlib import Path
 
@@ -8,8 +10,9 @@ from launcher.exclusive import exclusive
 from launcher.ports import check_ports_free
 from launcher.processes import end_processes
 from launcher.server import ROOT
-from monitoring.addresses import Endpoint
+from monitoring.addresses import Endpoint, read_token_file
 from monitoring.daemons import end, reload, spawn, wait_until_ready
+from monitoring.errors import AddressesUnusable
 from monitoring.programs import Program, list_programs
 from monitoring.state import Started, find_started, read_started, write_started
 
@@ -73,6 +76,7 @@ class Monitor:
             missing = [program for program in programs if program.name not in same]
             # A process that was killed keeps its port until the last of its threads has gone.
             _await_ports(missing, _DYING_S if len(running) < len(remembered) else 0)
+            self._write_token()
             new: dict[str, Started] = {}
             try:
                 for program in missing:
@@ -106,7 +110,27 @@ class Monitor:
             running |= {name: one for name, one in find_started(self.folder).items() if name not in running}
             end_processes(running.values())
             write_started(self.folder, {})
+            token_file = self._find_token_file()
+            if token_file is not None:
+                token_file.unlink(missing_ok=True)
         return list(running)
+
+    def _find_token_file(self) -> Path | None:
+        """Return the file of the token that is ours: one elsewhere was made by its owner."""
+        try:
+            token_file = read_token_file(self.alertmanager_config)
+        except AddressesUnusable:  # whoever stops the monitor need not mend it first
+            return None
+        return token_file if token_file is not None and token_file.parent == self.folder else None
+
+    def _write_token(self) -> None:
+        """Make the token that Alertmanager shows to the alert log, unless it is there; it lasts until `stop`."""
+        token_file = self._find_token_file()
+        if token_file is not None and not token_file.exists():
+            temporary = token_file.with_name(f".{token_file.name}")
+            with open(temporary, "w", encoding="ascii", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+                file.write(secrets.token_hex(32))
+            temporary.replace(token_file)
 
 
 def _await_ports(programs: list[Program], patience_s: float) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from monitoring import receiver
-from monitoring.addresses import Endpoint, read_alert_log, read_alertmanager
+from monitoring.addresses import Endpoint, read_alert_log, read_alertmanager, read_token_file
 from monitoring.errors import ProgramMissing
 
 _INSTALL = (
@@ -55,9 +55,11 @@ def list_programs(
     alert_log, alertmanager = read_alert_log(alertmanager_config), read_alertmanager(prometheus_config)
     programs = []
     if alert_log is not None:
+        token_file = read_token_file(alertmanager_config)
         # By its path and isolated: it needs nothing but Python.
-        command = (sys.executable, "-I", receiver.__file__, format_endpoint(alert_log), str(folder / "alerts.jsonl"))
-        programs.append(Program("Alert log", alert_log, command, folder / "alert-log.log", reloads=False))
+        command = [sys.executable, "-I", receiver.__file__, format_endpoint(alert_log), str(folder / "alerts.jsonl")]
+        command += ["--token-file", str(token_file)] if token_file is not None else []
+        programs.append(Program("Alert log", alert_log, tuple(command), folder / "alert-log.log", reloads=False))
     for name, endpoint, config, further in (
         ("Alertmanager", alertmanager, alertmanager_config, ["--storage.path={}", "--cluster.listen-address="]),
         ("Prometheus", prometheus, prometheus_config, ["--storage.tsdb.path={}"]),

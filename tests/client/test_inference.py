@@ -202,7 +202,7 @@ def test_connection_closed_in_mid_answer_is_unreachable(client, server, images):
 def test_server_error_tells_status_and_what_the_server_said(client, server, images):
     message = 'Model "cifar" has no worker to serve inference request.'
     server.answer_json(503, {"code": 503, "type": "ServiceUnavailableException", "message": message})
-    with pytest.raises(ServerError, match="has no worker") as caught:
+    with pytest.raises(ServerError, match="its queue is full, or the version has no worker") as caught:
         client.predict(images)
     assert caught.value.status == 503
     assert "logs/" in str(caught.value)

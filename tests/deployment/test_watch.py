@@ -13,7 +13,7 @@ from deployment import watch as watching
 from deployment.certificate import Certificate, find_difference
 from deployment.errors import DeploymentFailed
 from deployment.parity import check_parity
-from deployment.watch import Answered, read_answered, watch
+from deployment.watch import Counts, read_counts, watch
 from tests.client.conftest import NAMES, FakeServer, Reply, Request, red_corner
 from tests.client.test_management import VERSION
 
@@ -24,6 +24,18 @@ PROBABILITIES = np.array([[0.75 / 3 ** ((name - image) % 10) for name in range(1
 CERTIFICATE = Certificate(IMAGES, PROBABILITIES, tuple(NAMES))
 
 
+def metrics(counts: Counts) -> bytes:
+    """As TorchServe writes them: requests by how the version was named, answers by version."""
+    unnamed = counts.requests - 10
+    return (
+        f'ts_inference_requests_total{{model_name="cifar",model_version="default",hostname="h",}} {unnamed}\n'
+        f'ts_inference_requests_total{{model_name="cifar",model_version="1.0",hostname="h",}} 10.0\n'
+        f'cifar_batch_size_sum{{model_version="1.0",ModelName="cifar",Level="Model",Hostname="h",}} {counts.answered}\n'
+        f'cifar_failed_requests_total{{model_version="1.0",ModelName="cifar",Level="Model",}} {counts.failed}\n'
+        f'Requests2XX{{Level="Host",Hostname="h",}} 1.0E9\nRequests5XX{{Level="Host",Hostname="h",}} {counts.all_5xx}\n'
+    ).encode()
+
+
 class Server(FakeServer):
     """Inference, management and metrics in one; failures are put in by the tests."""
 
@@ -32,13 +44,12 @@ class Server(FakeServer):
         self.predictions = 0
         self.predict = red_corner
         self.pid = 1
-        self.failed = 0
+        self.counts = Counts(requests=1000, answered=1000, failed=0, all_5xx=0)
         self.reply = self._reply
 
     def _reply(self, request: Request) -> Reply | None:
         if request.path == "/metrics":
-            text = 'Requests2XX{Level="Host",Hostname="h",} 1000.0\nRequests4XX{Level="Host",Hostname="h",} 10.0\n'
-            return Reply(200, f'{text}Requests5XX{{Level="Host",Hostname="h",}} {self.failed}\n'.encode())
+            return Reply(200, metrics(self.counts))
         if request.path.startswith("/models"):
             worker = {"id": "9000", "startTime": "2026-11-23T20:07:03.958Z", "status": "READY", "pid": self.pid}
             return Reply(200, json.dumps([VERSION | {"minWorkers": 1, "workers": [worker]}]).encode())
@@ -49,6 +60,7 @@ class Server(FakeServer):
 @pytest.fixture
 def server(monkeypatch) -> Iterator[Server]:
     monkeypatch.setattr(watching, "_PAUSE_S", 0.001)
+    monkeypatch.setattr(watching, "_COUNTED_AFTER_S", 0.01)
     fake = Server()
     yield fake
     fake.stop()
@@ -100,30 +112,38 @@ def test_now_and_then_a_full_queue_is_none_but_many_are(server):
         run(server)
 
 
-def test_what_others_are_answered_counts(server):
-    def fail_others(request: Request) -> Reply:
-        server.failed = 40
+@pytest.mark.parametrize(
+    ("counts", "told"),
+    [
+        # No worker took them: a full queue, or workers that died.
+        (Counts(1100, 1060, 0, 40), "40 of 100 predictions were answered with 5xx; at most 1% were expected"),
+        (Counts(1100, 1100, 40, 40), "40 of 100 predictions were answered with 5xx"),  # workers answered 5xx
+        (Counts(1100, 1090, 30, 40), "40 of 100 predictions"),  # both
+        (Counts(1100, 1096, 0, 4), None),  # a few
+        (Counts(1100, 1100, 0, 200), None),  # HTTP/2 prefaces, and whatever else is no prediction
+        (Counts(1000, 1000, 0, 200), None),
+        (Counts(1100, 1060, 0, 0), None),  # still in the queue
+    ],
+)
+def test_what_others_are_answered_counts(server, counts, told):
+    def count(request: Request) -> Reply:
+        server.counts = counts
         return red_corner(request)
 
-    server.predict = fail_others
-    with pytest.raises(DeploymentFailed, match="40 of 40 requests were answered with 5xx; at most 1% were expected"):
-        run(server, seconds=0.2)
-    server.failed = 0
-
-    def fail_few(request: Request) -> Reply:
-        server.failed = 4
-        return red_corner(request)
-
-    server.predict = fail_few
-    assert run(server, seconds=0.2)  # a few broken forms are no reason
+    server.predict = count
+    if told is None:
+        assert run(server, seconds=0.2)
+    else:
+        with pytest.raises(DeploymentFailed, match=told):
+            run(server, seconds=0.2)
 
 
 def test_counters_are_read_and_their_absence_is_none(server, closed_url):
-    assert read_answered(server.url) == Answered(1010.0, 0.0)
-    assert read_answered(None) is None
-    assert read_answered(closed_url) is None
+    assert read_counts(server.url) == Counts(1000, 1000, 0, 0)
+    assert read_counts(None) is None
+    assert read_counts(closed_url) is None
     server.reply = lambda _: Reply(200, b"")  # metrics_mode=log
-    assert read_answered(server.url) is None
+    assert read_counts(server.url) is None
 
 
 @pytest.fixture

@@ -47,7 +47,7 @@ class Site:
     @property
     def target(self) -> Target:
         addresses = self.server.addresses
-        log = self.server.run_dir / "logs" / "console.log"
+        log = self.server.run_dir / "logs" / "torchserve.log"
         return Target(self.server.model_store, addresses.management, addresses.inference, addresses.metrics, log)
 
     def deploy(self, version: str, options: Options = QUICK) -> Change:
@@ -293,7 +293,7 @@ def test_a_version_that_fails_on_the_server_is_taken_back(site, tmp_path, damage
 def test_an_archive_that_is_refused_never_reaches_the_server(site, tmp_path):
     truncated = tmp_path / "cifar-4.0.mar"
     truncated.write_bytes(site.archives["2.0"].read_bytes()[:-100])
-    log = site.target.console_log
+    log = site.target.server_log
     assert log is not None
     size = log.stat().st_size
     done = site.cifar("deploy", truncated)

@@ -94,7 +94,7 @@ def test_up_does_not_stop_a_server_that_once_lost_a_worker(server):
     with ManagementClient(server.addresses.management) as management:
         [pid, *_] = [worker.pid for worker in management.describe().workers]
     psutil.Process(pid).kill()
-    with (server.run_dir / "logs" / "console.log").open("a") as log:
+    with (server.run_dir / "logs" / "torchserve.log").open("a") as log:
         log.write("Backend worker process died.\n")  # as a worker writes that can still write
     assert cifar("up", *up_arguments(server)).returncode == 0
     assert server.process == first

@@ -291,6 +291,17 @@ def test_a_network_that_gives_nan_is_a_failure_and_no_answer(handler, context):
     assert ask(handler, context, [{"body": image_of(1).tobytes()}])[0][0] == 500
 
 
+def test_requests_that_are_answered_with_5xx_are_counted_and_rejected_ones_are_not(handler, context, monkeypatch):
+    failures: list[int] = []
+    monkeypatch.setattr(handler.telemetry, "count_failures", failures.append)
+    good, bad = {"body": image_of(1).tobytes()}, {"body": b"short"}
+    ask(handler, context, [good, bad])
+    assert failures == []
+    handler.network = lambda images: torch.full((len(images), 10), float("nan"))
+    ask(handler, context, [good, bad, good])
+    assert failures == [2]
+
+
 def test_a_bug_in_decoding_concerns_its_own_request_only(handler, context, monkeypatch):
     def fail_on_bug(body: Any, content_type: str | None, query: Any, json_length: str | None) -> Any:
         if body == b"bug":

@@ -77,7 +77,8 @@ def test_the_build_is_told_at_once(metrics, lines):
 
 def test_a_start_is_told_at_once_because_the_worker_may_die_while_it_loads(metrics, lines):
     Telemetry(metrics, "cifar", "1.2").tell_start()
-    assert lines() == {("cifar_worker_starts_total", "model_version:1.2,ModelName:cifar,Level:Model"): 1}
+    labels = "model_version:1.2,ModelName:cifar,Level:Model"
+    assert lines() == {("cifar_worker_starts_total", labels): 1, ("cifar_failed_requests_total", labels): 0}
 
 
 def test_a_worker_tells_that_it_lives_without_being_asked(metrics, lines, monkeypatch):
@@ -169,6 +170,7 @@ def test_everything_that_is_counted_is_declared_with_its_labels_in_order():
         for suffix in ("sum", "count"):
             assert names.pop(f"{name}_{suffix}") == ["model_version", *own, "ModelName", "Level"]
     assert set(names) == {
+        "cifar_failed_requests_total",
         "cifar_predictions_total",
         "cifar_rejected_inputs_total",
         "cifar_worker_starts_total",

@@ -82,6 +82,35 @@ def test_an_alert_of_prometheus_reaches_the_log_with_its_severity_and_links_that
     assert message["externalURL"] == urls(running)["Alertmanager"]
 
 
+def test_the_alert_log_takes_messages_of_this_alertmanager_only(running):
+    token_file = running.folder / "alert-log.token"
+    assert token_file.stat().st_mode & 0o777 == 0o600
+    alert = {"status": "resolved", "labels": {"alertname": "Always"}, "annotations": {}, "fingerprint": "1"}
+    forged = {"version": "4", "status": "resolved", "alerts": [alert]}
+    url = urls(running)["Alert log"]
+    assert requests.post(url, json=forged, timeout=10).status_code == 401
+    own = {"Authorization": f"Bearer {token_file.read_text()}"}
+    assert requests.post(url, json=forged, headers=own | {"Origin": "http://here"}, timeout=10).status_code == 403
+
+
+def test_the_token_of_the_alert_log_lasts_as_long_as_the_monitor(monitor):
+    monitor.start()
+    token = (monitor.folder / "alert-log.token").read_text()
+    monitor.start()
+    assert (monitor.folder / "alert-log.token").read_text() == token
+    monitor.stop()
+    assert not (monitor.folder / "alert-log.token").exists()
+
+
+def test_without_credentials_in_alertmanagers_configuration_no_token_is_asked_for(monitor):
+    config = monitor.alertmanager_config
+    lines = config.read_text().splitlines()
+    config.write_text("\n".join(line for line in lines if "http_config" not in line and "authorization" not in line))
+    monitor.start()
+    assert not (monitor.folder / "alert-log.token").exists()
+    wait_until(lambda: messages(monitor))
+
+
 def test_a_server_that_is_down_silences_its_consequences_and_not_another_job(running):
     alerts = [
         {"labels": {"alertname": name, "job": job, "model_version": "1.0", "severity": "page"}}
