@@ -17,6 +17,9 @@ from client.addresses import CONFIG as CONFIG
 from client.addresses import ROOT as ROOT
 from client.addresses import Addresses, read_addresses, read_properties
 from client.errors import ConfigUnusable
+from client.inference import MODEL_NAME
+from client.management import ManagementClient
+from client.tokens import Tokens
 from launcher.archives import check_deployed, check_model_store
 from launcher.errors import Busy, StartFailed
 from launcher.exclusive import exclusive
@@ -36,6 +39,7 @@ from launcher.run_folder import (
 )
 from launcher.serving import (
     SERVING_NAME,
+    ServedVersion,
     Serving,
     forget_serving,
     read_serving,
@@ -190,7 +194,7 @@ class TorchServe:
             ready = wait_until_ready(addresses, key_file, timeout_s, lambda: self._find_failed_load(state))
             if self.models is not None:
                 self._forget(mark, timeout_s)
-            return self._reconcile(state, addresses, timeout_s) or ready
+            return self._reconcile(state, addresses, timeout_s) or self._tell_started(addresses, ready)
         except NotReady as error:
             time.sleep(1)  # a worker's traceback comes line by line, behind the words that gave its end away
             log = self._end_of_log()
@@ -217,6 +221,16 @@ class TorchServe:
             reconcile(addresses, key_file, serving)
             tell_prometheus(self.model_store, serving)
         return wait_until_ready(addresses, key_file, timeout_s, lambda: self._find_end(state))
+
+    def _tell_started(self, addresses: Addresses, ready: list[ReadyModel]) -> list[ReadyModel]:
+        """Tell Prometheus what was started, so that alerts know any other version before the first deployment too."""
+        tokens = Tokens("management", self.run_dir / "key_file.json", addresses.management)
+        with store_lock(self.model_store) as mine, ManagementClient(addresses.management, tokens=tokens) as management:
+            if mine and read_serving(self.model_store) is None and [model.name for model in ready] == [MODEL_NAME]:
+                started = tuple(ServedVersion(it.version, it.archive, "") for it in management.describe_all())
+                with suppress(OSError):  # a full disk: the alerts know nothing then, as without a deployment
+                    tell_prometheus(self.model_store, Serving(ready[0].version, started))
+        return ready
 
     def _forget(self, mark: tuple[int, int] | None, timeout_s: float) -> None:
         """Forget what was deployed before something else was started; not what has been deployed since then."""

@@ -1,7 +1,8 @@
 """What the server of a model store should serve: `serving.json` in the store, written whole or not at all.
 
 It appears with the first deployment. Why not TorchServe's own snapshots: docs/adr/0010. Beside it stands
-`deployed.json`, which tells Prometheus the same, as targets of the job `deployed` (prometheus.yml).
+`deployed.json`, which tells Prometheus the same, as targets of the job `deployed` (prometheus.yml); before the first
+deployment, what `cifar up` has started.
 """
 
 import re
@@ -10,9 +11,11 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 
+from client.addresses import own_addresses
 from client.inference import MODEL_NAME
 from launcher.errors import ServingUnusable
 from launcher.exclusive import try_exclusive
@@ -27,8 +30,6 @@ _MAX_ENTRIES = 1000  # of versions, and of defaults that were before
 _MAX_WORKERS = 10_000
 _VERSION = r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}"
 _ARCHIVE = r"[\w+-][\w.+-]{0,199}\.mar"  # a bare name, and no file that is hidden because it is being written
-# Prometheus wants an address for labels to belong to; what answers there is thrown away.
-_ANY_TARGET = "127.0.0.1:8082"
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,9 @@ def tell_prometheus(store: Path, serving: Serving) -> None:
         {"model_version": version, "default": _text(version == serving.default), "underway": _text(version == underway)}
         for version in versions
     ]
-    _write(store / DEPLOYED_NAME, [{"targets": [_ANY_TARGET], "labels": of_version} for of_version in labels])
+    # Prometheus needs an address for labels to belong to; what answers there is thrown away.
+    target = urlsplit(own_addresses().metrics).netloc
+    _write(store / DEPLOYED_NAME, [{"targets": [target], "labels": of_version} for of_version in labels])
 
 
 def forget_serving(store: Path) -> None:
