@@ -384,10 +384,14 @@ def test_after_a_crash_up_starts_anew_and_leaves_no_orphan(server):
     server.start()
     crashed = read_state(server.run_dir)
     assert crashed is not None
+    before = processes_of(crashed.temp_dir)
+    assert len(before) == 3
     psutil.Process(crashed.pid).kill()
+    (Path(crashed.temp_dir) / "left").touch()
     server.start()
-    assert processes_of(crashed.temp_dir) == []
-    assert not Path(crashed.temp_dir).exists()
+    assert not any(process.is_running() for process in before)
+    assert len(processes_of(crashed.temp_dir)) == 3
+    assert not (Path(crashed.temp_dir) / "left").exists()
 
 
 def test_taken_port_is_named_with_its_holder(server):
