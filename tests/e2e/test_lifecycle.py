@@ -237,7 +237,9 @@ def scale_to_nothing(server: TorchServe) -> None:
 def test_up_starts_a_server_again_that_serves_nobody_and_does_not_recover(server, monkeypatch, fault):
     monkeypatch.setattr("launcher.server.RECOVERY_S", 8.0)
     server.start()
-    first, told = server.process, []
+    first = server.process
+    assert first is not None
+    told: list[str] = []
     fault(server)
     [ready] = server.start(notify=told.append)
     assert (ready.version, ready.workers) == ("1.0", 2)
@@ -268,7 +270,7 @@ def test_a_deployment_that_ended_while_up_waited_stays(server, archive, monkeypa
     two = ServedVersion("2.0", "cifar-2.0.mar", digest_file(store / "cifar-2.0.mar"))
     write_serving(store, Serving("1.0", (one,)))
     server.start()
-    deployed = []
+    deployed: list[str] = []
 
     def wait(addresses, *arguments):
         ready = wait_until_ready(addresses, *arguments)
