@@ -29,7 +29,7 @@ echo "end $(basename $0) $*" >> log
 
 
 @pytest.fixture
-def checkout(tmp_path) -> Path:
+def checkout(tmp_path: Path) -> Path:
     """The Makefile with what it looks at, on a machine where nothing has been installed."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(REPOSITORY / name, tmp_path)

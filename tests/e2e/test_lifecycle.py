@@ -237,7 +237,9 @@ def scale_to_nothing(server: TorchServe) -> None:
 def test_up_starts_a_server_again_that_serves_nobody_and_does_not_recover(server, monkeypatch, fault):
     monkeypatch.setattr("launcher.server.RECOVERY_S", 8.0)
     server.start()
-    first, told = server.process, []
+    first = server.process
+    assert first is not None
+    told: list[str] = []
     fault(server)
     [ready] = server.start(notify=told.append)
     assert (ready.version, ready.workers) == ("1.0", 2)
@@ -268,7 +270,7 @@ def test_a_deployment_that_ended_while_up_waited_stays(server, archive, monkeypa
     two = ServedVersion("2.0", "cifar-2.0.mar", digest_file(store / "cifar-2.0.mar"))
     write_serving(store, Serving("1.0", (one,)))
     server.start()
-    deployed = []
+    deployed: list[str] = []
 
     def wait(addresses, *arguments):
         ready = wait_until_ready(addresses, *arguments)
@@ -384,10 +386,14 @@ def test_after_a_crash_up_starts_anew_and_leaves_no_orphan(server):
     server.start()
     crashed = read_state(server.run_dir)
     assert crashed is not None
+    before = processes_of(crashed.temp_dir)
+    assert len(before) == 3
     psutil.Process(crashed.pid).kill()
+    (Path(crashed.temp_dir) / "left").touch()
     server.start()
-    assert processes_of(crashed.temp_dir) == []
-    assert not Path(crashed.temp_dir).exists()
+    assert not any(process.is_running() for process in before)
+    assert len(processes_of(crashed.temp_dir)) == 3
+    assert not (Path(crashed.temp_dir) / "left").exists()
 
 
 def test_taken_port_is_named_with_its_holder(server):

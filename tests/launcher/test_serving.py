@@ -85,7 +85,7 @@ def test_a_file_that_does_not_say_it_is_refused_and_left_alone(tmp_path, content
 
 
 def document(**change: object) -> dict[str, object]:
-    return orjson.loads(orjson.dumps(SERVING)) | change
+    return dict(orjson.loads(orjson.dumps(SERVING))) | change
 
 
 def changed(section: str, **change: object) -> dict[str, object]:

@@ -21,7 +21,7 @@ _SLEEP = "import time; time.sleep(60)"
 
 
 @pytest.fixture
-def run_dir(tmp_path) -> Path:
+def run_dir(tmp_path: Path) -> Path:
     make_run_folder(tmp_path / "run", tmp_path / "log4j2.xml")
     return tmp_path / "run"
 
