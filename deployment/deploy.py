@@ -1,5 +1,6 @@
 """Brings a version into service without losing a request, or leaves everything as it was."""
 
+import os
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,7 +72,7 @@ def deploy(archive: Path, target: Target, steps: Steps, options: Options, versio
     Raises:
         CifarError: deployment.errors, launcher.errors and client.errors say which.
     """
-    options = options if options.source else replace(options, source=str(archive.resolve()))
+    options = options if options.source else replace(options, source=os.path.realpath(archive))
     with (
         staged(archive, target.store) as copy,
         target.manage() as management,

@@ -60,14 +60,16 @@ def staged(archive: Path, store: Path) -> Iterator[Path]:
 def place(candidate: Candidate, archive: Path) -> None:
     """Move a checked copy to where it is served from, with its digest and its signature beside it.
 
-    What lies there is replaced, whole; of a copy without a signature, one that lies there stays if the archive did.
+    What lies there is replaced, whole. An archive that was put there without a digest stays without one; a signature
+    that lies there stays where the copy has none.
 
     Raises:
         DeploymentFailed: the store cannot be written.
     """
     signature, there = signature_path(candidate.path), signature_path(archive)
     try:
-        record_digest(archive, candidate.sha256)
+        if not archive.exists() or archive.with_name(archive.name + DIGEST_SUFFIX).exists():
+            record_digest(archive, candidate.sha256)
         if signature.exists():
             signature.replace(there)
         elif not archive.exists():

@@ -56,6 +56,7 @@ def put_fifo(path: Path) -> None:
     ("change", "told"),
     [
         (lambda path: path.unlink(), "is missing"),
+        (lambda path: (path.unlink(), path.symlink_to(path)), "symbolic links"),
         (put_fifo, "Not a regular file"),
         (lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "Not a regular file"),
         (lambda path: (path.unlink(), path.mkdir()), "Is a directory"),
