@@ -57,14 +57,14 @@ def _types() -> Iterator[tuple[str, int, _Check, _Check]]:
 
 
 def _are_not_black(numbers: _Numbers) -> bool:
-    return np.count_nonzero(numbers) >= _LEAST_NOT_ZERO * len(numbers)
+    return bool(np.count_nonzero(numbers) >= _LEAST_NOT_ZERO * len(numbers))
 
 
 def _in_range(numbers: _Numbers) -> bool:
     sizes = np.abs(numbers)
     if not sizes.max() <= _LARGEST:  # NaN fails this too
         return False
-    return np.count_nonzero((sizes > 0) & (sizes < _SMALLEST)) <= _MOST_TINY * len(numbers)
+    return bool(np.count_nonzero((sizes > 0) & (sizes < _SMALLEST)) <= _MOST_TINY * len(numbers))
 
 
 def _have_exponents(numbers: _Numbers) -> bool:

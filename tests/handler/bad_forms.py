@@ -40,5 +40,5 @@ BAD_FORMS: dict[str, tuple[dict[str, Any], dict[str, str], str, tuple[str, ...]]
     "fields of one name": (
         {"a": PNG}, {"content-length": str(len(PNG) * 2 + 400)}, "repeated_field", ("its 1 fields", "name of its own")
     ),
-    "100,000 fields": ({f"f{index}": b"" for index in range(100_000)}, {}, "too_many_images", ("100,000",)),
+    "5,000 fields": ({f"f{index}": b"" for index in range(5000)}, {}, "too_many_images", ("5,000",)),
 }  # fmt: skip

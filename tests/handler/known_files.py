@@ -107,7 +107,7 @@ WHOLE = {f"pickle of protocol {protocol}": _pickled(protocol) for protocol in (2
 
 _UNIT = IMAGE.astype(np.float64) / 255
 _NORMALISED = (_UNIT - [0.4914, 0.4822, 0.4465]) / [0.247, 0.2435, 0.2616]
-NUMBERS = {
+WIDE_NUMBERS = {
     "float32 in 0–1": _UNIT.astype("<f4"),
     "float32 in 0–255": IMAGE.astype("<f4"),
     "float32, normalised": _NORMALISED.astype("<f4"),

@@ -18,7 +18,7 @@ from tests.handler.bad_forms import BAD_FORMS
 from tests.handler.bad_headers import BAD_HEADERS
 from tests.handler.bad_tensors import BAD_BINARY, BAD_NPY, BAD_OPEN_INFERENCE
 from tests.handler.heavy_files import jpeg_of_scans, jpeg_with, png_chunk, png_with
-from tests.handler.known_files import NUMBERS, OTHERS, PICTURES, WHOLE, padded
+from tests.handler.known_files import OTHERS, PICTURES, WHOLE, WIDE_NUMBERS, padded
 from tests.handler.samples import FLAT, IMAGE, JPEG, JSON, NESTED, PNG, RAW, encode, npy_of, tensor_of
 
 SCALED = (IMAGE.astype(np.float32) / 255).ravel().tolist()  # as ToTensor leaves it
@@ -362,11 +362,17 @@ BAD: dict[str, tuple[Any, str | None, dict[str, str], str, tuple[str, ...]]] = {
     "WebP in a body of no fitting length": (PICTURES["WebP"], None, {}, "unsupported_picture", ("a WebP file",)),
     "ZIP as raw": (padded(OTHERS["ZIP"]), RAW, {}, "unsupported_file", ("a ZIP archive", "numpy.savez")),
     "pickle, untyped": (WHOLE["pickle of protocol 4"], None, {}, "unsupported_file", ("a pickle",)),
-    "float32 as raw": (NUMBERS["float32 in 0–1"].tobytes(), RAW, {}, "numbers_as_raw", ("float32", "4 images", "npy")),
-    "float64, untyped": (NUMBERS["float64 in 0–1"].tobytes(), None, {}, "numbers_as_raw", ("float64", "8 images")),
-    "int64 as raw": (NUMBERS["int64, numpy's own"].tobytes(), RAW, {}, "numbers_as_raw", ("int64",)),
+    "float32 as raw": (
+        WIDE_NUMBERS["float32 in 0–1"].tobytes(),
+        RAW,
+        {},
+        "numbers_as_raw",
+        ("float32", "4 images", "npy"),
+    ),
+    "float64, untyped": (WIDE_NUMBERS["float64 in 0–1"].tobytes(), None, {}, "numbers_as_raw", ("float64", "8 images")),
+    "int64 as raw": (WIDE_NUMBERS["int64, numpy's own"].tobytes(), RAW, {}, "numbers_as_raw", ("int64",)),
     "JSON as text": ('{"image": [1]}', "text/plain", {}, "unsupported_type", ("Content-Type: application/json.",)),
-    "JSON of a million lists": (b"[" + b"[]," * 500_000 + b"0]", JSON, {}, "too_much_work", ("500,001 lists",)),
+    "JSON of a million lists": (b"[" + b"[]," * 500_000 + b"0]", None, {}, "too_much_work", ("500,001 lists",)),
     "JSON of a million keys": (b"{" + b'"":1,' * 99_999 + b'"":1}', None, {}, "too_much_work", ("100,000 keys",)),
     "cut PNG": (PNG[:1000], "image/png", {}, "unreadable_picture", ("1,000 bytes", "truncated")),
     "cut JPEG": (JPEG[: len(JPEG) // 2], None, {}, "unreadable_picture", ("truncated",)),

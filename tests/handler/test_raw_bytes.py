@@ -10,7 +10,7 @@ from bad_input import BadInput
 from decoding import decode_request
 from file_signatures import find_known_file
 from number_bytes import find_number_type
-from tests.handler.known_files import NUMBERS, OTHERS, PICTURES, WHOLE, padded
+from tests.handler.known_files import OTHERS, PICTURES, WHOLE, WIDE_NUMBERS, padded
 from tests.handler.samples import IMAGE, JPEG, JSON, PNG, RAW
 
 KNOWN = {name: (padded(file), "unsupported_picture") for name, file in PICTURES.items()}
@@ -39,7 +39,7 @@ def test_a_picture_of_another_kind_is_named_under_any_content_type(name):
 
 
 @pytest.mark.parametrize("content_type", [RAW, None])
-@pytest.mark.parametrize("array", NUMBERS.values(), ids=NUMBERS)
+@pytest.mark.parametrize("array", WIDE_NUMBERS.values(), ids=WIDE_NUMBERS)
 def test_wider_numbers_are_named(array, content_type):
     with pytest.raises(BadInput) as caught:
         decode_request(bytearray(array.tobytes()), content_type, {})
