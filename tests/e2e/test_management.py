@@ -170,13 +170,13 @@ def test_every_command_works_over_tcp_with_tokens(archive, tmp_path, images):
     """The three settings that docs/adr/0016 names are all that it takes."""
     config = write_config(tmp_path)
     text, [port] = config.read_text(), free_ports(1)
-    for own, other in (
+    for own, instead in (
         (f"management_address=unix:{tmp_path}/management.sock", f"management_address=http://127.0.0.1:{port}"),
         ("grpc_management_address=127.255.255.255", "grpc_management_address=127.0.0.1"),
         ("disable_token_authorization=true", "disable_token_authorization=false"),
     ):
         assert text.count(own) == 1
-        text = text.replace(own, other)
+        text = text.replace(own, instead)
     config.write_text(text)
     store, run_dir = tmp_path / "model_store", tmp_path / "run"
     store.mkdir()

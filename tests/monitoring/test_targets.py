@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,10 +10,14 @@ from monitoring.targets import TARGETS, follow_metrics_address
 
 
 @pytest.fixture
-def follow(tmp_path):
+def targets(tmp_path):
+    """A copy of the file of targets."""
+    return Path(shutil.copy(TARGETS, tmp_path))
+
+
+@pytest.fixture
+def follow(tmp_path, targets):
     """Follows what a config.properties says; returns whether something changed, and the targets then."""
-    targets = tmp_path / "torchserve.yml"
-    shutil.copy(TARGETS, targets)
 
     def follow(line):
         config = tmp_path / "config.properties"
@@ -20,7 +25,6 @@ def follow(tmp_path):
         changed = follow_metrics_address(read_addresses(config), targets)
         return changed, yaml.safe_load(targets.read_text())[0]["targets"]
 
-    follow.file = targets
     return follow
 
 
@@ -28,16 +32,16 @@ def test_the_projects_target_is_the_projects_metrics_address():
     assert not follow_metrics_address(read_addresses(CONFIG))
 
 
-def test_another_address_is_followed_once(follow):
-    before = follow.file.read_text()
+def test_another_address_is_followed_once(follow, targets):
+    before = targets.read_text()
     assert follow("metrics_address=http://127.0.0.1:9182") == (True, ["127.0.0.1:9182"])
     assert follow("metrics_address=http://127.0.0.1:9182") == (False, ["127.0.0.1:9182"])
     assert follow("metrics_address=http://0.0.0.0:8082") == (True, ["127.0.0.1:8082"])
-    assert follow.file.read_text() == before
+    assert targets.read_text() == before
 
 
-def test_targets_of_the_operators_own_stay(follow):
-    follow.file.write_text('- targets: ["one:8082", "two:8082"]\n')
+def test_targets_of_the_operators_own_stay(follow, targets):
+    targets.write_text('- targets: ["one:8082", "two:8082"]\n')
     assert follow("metrics_address=http://127.0.0.1:9182") == (False, ["one:8082", "two:8082"])
 
 

@@ -51,9 +51,8 @@ def test_order_dates_modes_and_the_time_of_packing_do_not_show(tmp_path):
 
 def test_what_is_in_an_archive_does_show(tmp_path):
     one = pack(tmp_path / "one.mar", ["a"], 2026, 0o100644)
-    other = pack(
-        tmp_path / "other.mar", ["a"], 2026, 0o100644, MANIFEST | {"model": MANIFEST["model"] | {"modelVersion": "1.1"}}
-    )
+    later = MANIFEST | {"model": {"modelName": "cifar", "modelVersion": "1.1"}}
+    other = pack(tmp_path / "other.mar", ["a"], 2026, 0o100644, later)
     assert normalise(one, one) != normalise(other, other)
     assert one.read_bytes() != other.read_bytes()
 
