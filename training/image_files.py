@@ -33,11 +33,13 @@ def decode_image_file(content: bytes) -> NDArray[np.uint8]:
         UnreadableImage: broken, of another format, an animation, of more than 89 megapixels, or of numbers without a
             known range (TIFF of floats or 32-bit integers).
     """
-    if not server_takes(content):
+    if not _may_be_sent(content):
         return _decode_here(content)
     try:
         return decode_picture(content)
     except BadInput as refusal:
+        if refusal.code in ("picture_too_large", "too_much_work"):  # as `costs_too_much`, without counting twice
+            return _decode_here(content)
         if refusal.code == "unreadable_picture" and refusal.__cause__ is not None:
             raise UnreadableImage(f"cannot be read, truncated or broken: {_reason(refusal.__cause__)}") from refusal
         raise UnreadableImage(refusal.message) from refusal
@@ -45,7 +47,11 @@ def decode_image_file(content: bytes) -> NDArray[np.uint8]:
 
 def server_takes(content: bytes) -> bool:
     """Tell by kind, length and cost whether a file can be sent as it is; one that is broken can."""
-    return is_picture(content) and len(content) <= _MAX_SENT_BYTES and not costs_too_much(content)
+    return _may_be_sent(content) and not costs_too_much(content)
+
+
+def _may_be_sent(content: bytes) -> bool:
+    return is_picture(content) and len(content) <= _MAX_SENT_BYTES
 
 
 def _decode_here(content: bytes) -> NDArray[np.uint8]:
