@@ -16,6 +16,7 @@ from monitoring.state import Started
 _RELOAD_TIMEOUT_S = 10.0
 _ASK_TIMEOUT_S = 5.0
 _PAUSE_S = 0.05
+_EXEC_S = 1.0
 _LOG_LINES = 15
 _RELOADED = re.compile(r"^\w+_config_last_reload_success_timestamp_seconds (\S+)$", re.MULTILINE)
 
@@ -35,7 +36,11 @@ def spawn(program: Program) -> Started:
         ],
         setsid=True,
     )
-    return Started(pid, identify(pid), list(program.command))
+    started = Started(pid, identify(pid), list(program.command))
+    deadline = time.monotonic() + _EXEC_S
+    while started.process is None and time.monotonic() < deadline:  # for a moment it has no arguments yet
+        time.sleep(_PAUSE_S)
+    return started
 
 
 def wait_until_ready(program: Program, started: Started, timeout_s: float) -> None:
