@@ -119,7 +119,8 @@ def _deployed_and_wrong() -> list[Builder[Panel]]:
         states_over_time(
             "Versions",
             "What each version was: the default, deployed beside it, or served by a server that nobody told to "
-            "(docs/runbook.md#undeployedversion, #undeployedmodel). A mark in all panels shows where the default changes.",
+            "(docs/runbook.md#undeployedversion, #undeployedmodel). A mark in all panels shows where the default "
+            "changes.",
             Query(_ROLE, "{{model_version}}"),
             _ROLES,
             width=6,
