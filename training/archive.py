@@ -38,7 +38,8 @@ def normalise(source: Path, output: Path, version: str | None = None) -> str:
 
     Args:
         source: what torch-model-archiver made.
-        output: where it is to be served from; replaced whole, so TorchServe may be reading there.
+        output: where it is to be served from; replaced whole, so TorchServe may be reading there. Where that is a
+            model store, the caller holds its lock.
         version: the version to put into the manifest; None leaves the one that is there.
 
     Returns:
@@ -49,16 +50,7 @@ def normalise(source: Path, output: Path, version: str | None = None) -> str:
             The output stays as it is.
     """
     try:
-        # From the look at what is deployed until the file is there, nothing may be deployed.
-        with (
-            open_archive(source) as archive,
-            store_lock(output.parent, _LOCK_TIMEOUT_S) as mine,
-            atomic_write(output) as temporary,
-        ):
-            if not mine:
-                raise ExportRefused(
-                    f"Another process is changing what is served from {output.parent}; wait for its end"
-                )
+        with open_archive(source) as archive, atomic_write(output) as temporary:
             _write(archive, temporary, version)
             digest = digest_file(temporary)
             _refuse_to_replace_deployed(output, digest)
@@ -126,7 +118,11 @@ def main(
     output: Annotated[Path, typer.Argument(help="the archive to write, such as model_store/cifar-1.0.mar")],
 ) -> None:
     """Make an archive reproducible, and record its digest beside it."""
-    digest = normalise(source, output)
+    # From the look at what is deployed until the file is there, nothing may be deployed.
+    with store_lock(output.parent, _LOCK_TIMEOUT_S) as mine:
+        if not mine:
+            raise ExportRefused(f"Another process is changing what is served from {output.parent}; wait for its end")
+        digest = normalise(source, output)
     console.print(f"{output}: SHA-256 {digest}", highlight=False, soft_wrap=True)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 import pytest
 import tritonclient.http
@@ -165,10 +166,16 @@ def test_without_a_version_health_is_not_answered(triton):
 # The protocol's own client --------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def http():
+    with httpx.Client(timeout=60) as client:
+        yield client
+
+
 @pytest.mark.parametrize(("datatype", "scale"), [("INT64", 1), ("UINT8", 1), ("FP32", 1), ("FP32", 255), ("FP64", 255)])
-def test_the_protocols_own_client(versioned_url, images, expected, datatype, scale):
+def test_the_protocols_own_client(versioned_url, http, images, expected, datatype, scale):
     numbers = images / scale if scale != 1 else images
-    client = OpenInferenceClient(base_url=versioned_url)
+    client = OpenInferenceClient(base_url=versioned_url, httpx_client=http)
     client.check_server_liveness()
     client.check_server_readiness()
     client.check_model_readiness("cifar")
@@ -183,8 +190,8 @@ def test_the_protocols_own_client(versioned_url, images, expected, datatype, sca
     assert [output.name for output in answer.outputs] == ["label"]
 
 
-def test_the_protocols_own_client_without_a_version(torchserve, images, expected):
-    client = OpenInferenceClient(base_url=torchserve.url)
+def test_the_protocols_own_client_without_a_version(torchserve, http, images, expected):
+    client = OpenInferenceClient(base_url=torchserve.url, httpx_client=http)
     tensor = RequestInput(name="input", shape=[1, 3072], datatype="UINT8", data=images[0].ravel().tolist())
     answer = client.model_infer("cifar", request=InferenceRequest(inputs=[tensor]))
     assert {output.name: output.data.__root__ for output in answer.outputs}["class_index"] == [

@@ -13,7 +13,7 @@ from tests.handler.samples import npy_of, png_of, tensor_of
 
 @pytest.fixture(scope="module")
 def predict(torchserve):
-    with predictions(*torchserve.server.addresses.grpc_inference) as call:
+    with predictions(*torchserve.server.addresses.endpoints["grpc_inference_port"]) as call:
         yield call
 
 

@@ -16,7 +16,7 @@ import torch
 from deployment.signing import verify_archive
 from launcher.serving import ServedVersion, Serving, store_lock, write_serving
 from tests.deployment.keys import write_pair
-from training.archive import normalise
+from training.archive import main, normalise
 from training.errors import ExportRefused
 from training.model import ModelParams, build_classifier
 from training.weights import save_weights
@@ -169,7 +169,7 @@ def test_what_is_deployed_while_this_waits_is_not_replaced(tmp_path):
         with store_lock(store) as mine:
             assert mine
             made.write_bytes(b"what is deployed just now")
-            building = pool.submit(normalise, packed, made)
+            building = pool.submit(main, packed, made)
             time.sleep(0.5)
             assert not building.done()
             write_serving(store, Serving("1.0", (ServedVersion("1.0", made.name, "a" * 64),)))
@@ -182,5 +182,5 @@ def test_waiting_for_a_deployment_has_an_end(tmp_path, monkeypatch):
     monkeypatch.setattr("training.archive._LOCK_TIMEOUT_S", 0.1)
     packed = pack(tmp_path / "cifar.mar", ["model.pt"], 2026, 0o100644)
     with store_lock(tmp_path / "store"), pytest.raises(ExportRefused, match="Another process is changing"):
-        normalise(packed, tmp_path / "store" / "cifar-1.0.mar")
+        main(packed, tmp_path / "store" / "cifar-1.0.mar")
     assert list((tmp_path / "store").iterdir()) == []
