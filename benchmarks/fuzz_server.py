@@ -364,6 +364,9 @@ def _is_prediction(value: Any) -> bool:
 
 def _check_error_form(document: dict[str, Any], status: int) -> str | None:
     error = document.get("error")
+    if isinstance(error, str):  # as the Open Inference Protocol has it
+        code, _, message = error.partition(": ")
+        error = {"code": code, "message": message}
     if not isinstance(error, dict) or not isinstance(error.get("message"), str) or not error["message"]:
         return f"status {status} without error.code and error.message"
     if STATUS_OF_CODE.get(error.get("code", "")) != status:

@@ -1,6 +1,7 @@
 """What the options of several commands have in common."""
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -16,22 +17,17 @@ def check_url_option(url: str) -> str:
         raise typer.BadParameter(str(error)) from error
 
 
-# By default, every command means the server of this checkout: the addresses in its config.properties.
-UrlOption = Annotated[
-    str,
-    typer.Option(
-        default_factory=lambda: own_addresses().inference,
-        callback=check_url_option,
-        show_default="as in config.properties",
-        help="Where the server listens.",
-    ),
-]
+def _url_option(find: Callable[[], str], text: str) -> Any:
+    """By default, every command means the server of this checkout: the addresses in its config.properties."""
+    shown = "as in config.properties"
+    return typer.Option(default_factory=find, callback=check_url_option, show_default=shown, help=text)
+
+
+UrlOption = Annotated[str, _url_option(lambda: own_addresses().inference, "Where the server listens.")]
 ManagementUrlOption = Annotated[
     str,
-    typer.Option(
-        default_factory=lambda: own_addresses().management,
-        callback=check_url_option,
-        show_default="as in config.properties",
-        help="Where the management API listens: a URL, or unix:/folder/management.sock.",
+    _url_option(
+        lambda: own_addresses().management,
+        "Where the management API listens: a URL, or unix:/folder/management.sock.",
     ),
 ]

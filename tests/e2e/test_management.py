@@ -71,7 +71,7 @@ def test_the_server_describes_what_it_serves(management, archive):
     described = management.describe()
     assert (described.name, described.version, described.archive) == ("cifar", "1.0", archive.name)
     assert (described.min_workers, described.max_workers, described.batch_size) == (2, 2, 16)
-    assert (described.queue_length, described.queue_capacity) == (0, 100)
+    assert (described.queue_length, described.queue_capacity) == (0, 1000)
     assert described.ready
     for worker in described.workers:
         assert worker.pid is not None

@@ -37,14 +37,18 @@ MODULE_OF = {name: stage["cmd"].split()[-1] for name, stage in STAGES.items() if
 # Modules that a stage may import without depending on them, and why they cannot change what it makes.
 WITHOUT_INFLUENCE = {
     "training.atomic_write": "how a file comes to its place, not what is in it",
+    "training.checkpoint_kinds": "names files that are no weights",
     "training.command": "messages and exit codes",
+    "training.console": "what a terminal can show",
     "training.environment": "what MLflow is told of the machine",
     "training.errors": "names of errors",
+    "training.external_checkpoint": "unwraps checkpoints that the pipeline does not write",
     "training.interrupt": "when a run stops; what it resumes to is checkpoint's",
     "training.json_file": "how JSON is written",
     "training.params": "hands on values, which are parameters of the stage",
     "training.progress": "what the terminal shows",
     "training.provenance": "names the commit in the record",
+    "training.regular_file": "which files are opened",
     "training.torchvision_compat": "lets torchvision be imported",
     "training.tracking": "what MLflow is told",
     "training.tracking_store": "where MLflow's store is",
