@@ -1,5 +1,6 @@
 """How each kind of panel is drawn by matplotlib."""
 
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def _draw_timeseries(axes: Axes, shown: Shown) -> None:
     custom = shown.panel["fieldConfig"]["defaults"]["custom"]
     from_zero = "axisSoftMin" in custom
     fixed = _fixed_colours(shown.panel)
-    colours = iter(_PALETTE * 3)
+    colours = itertools.cycle(_PALETTE)
     if custom.get("stacking", {}).get("mode") == "normal":
         _draw_stack(axes, shown)
     else:

@@ -214,8 +214,15 @@ def take_what_was_unpacked(server: TorchServe) -> None:
 
 
 def kill_workers(server: TorchServe, count: int) -> None:
+    """Kill some, and wait until TorchServe has noticed."""
+    left = len(workers(server)) - count
     for pid in workers(server)[:count]:
         psutil.Process(pid).kill()
+    deadline = time.monotonic() + 30
+    with ManagementClient(server.addresses.management) as management:
+        while management.describe().ready_workers > left:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def lose_the_unpacked_archive(server: TorchServe) -> None:
