@@ -11,7 +11,7 @@ _SOCKET = "unix:$$PWD$$/management.sock"
 
 
 def write_free_config(folder: Path) -> Path:
-    """Write config.properties with ports that nobody uses, and the management API's socket, into a folder."""
+    """Write config.properties with unused ports, and the management API's socket, into a folder."""
     text = CONFIG.read_text(encoding="utf-8")
     for port, free in zip(_PORTS, find_free_ports(len(_PORTS)), strict=True):
         text, found = re.subn(rf"([:=]){port}$", rf"\g<1>{free}", text, flags=re.MULTILINE)
@@ -25,7 +25,7 @@ def write_free_config(folder: Path) -> Path:
 
 
 def find_free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on; all are held open at once, so that they differ."""
+    """Return unused ports; all are held open at once, so that they differ."""
     probes = [socket.socket() for _ in range(count)]
     try:
         for probe in probes:
@@ -37,5 +37,5 @@ def find_free_ports(count: int) -> list[int]:
 
 
 def find_free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return an unused port."""
     return find_free_ports(1)[0]
