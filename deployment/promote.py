@@ -63,9 +63,10 @@ def pack(model: Path, version: str, folder: Path, handler: Path | None = None) -
     command += ["--extra-files", f"{handler}/*.py,{handler}/*.json"]
     command += ["--config-file", str(handler / "model-config.yaml"), "--export-path", str(folder)]
     environment = os.environ | {"TMPDIR": str(folder)}  # where it works
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
     if done.returncode:
-        raise ArchiveRefused(f"torch-model-archiver could not pack {model.name}: {done.stderr.strip()[-500:]}")
+        said = done.stderr.decode(errors="replace").strip()[-500:]
+        raise ArchiveRefused(f"torch-model-archiver could not pack {model.name}: {said}")
     archive = folder / f"{MODEL_NAME}-{version}.mar"
     try:
         normalise(folder / f"{MODEL_NAME}.mar", archive)

@@ -16,6 +16,7 @@ from client.management import ManagementClient
 from client.options import ManagementUrlOption
 from deployment.differences import find_differences, find_strangers
 from deployment.version_status import VersionStatus, read_status, read_strangers
+from launcher.errors import InvalidStateFile
 from launcher.server import MODEL_STORE, RUN_DIR
 from launcher.state import started_archives
 from training.console import print_json
@@ -43,7 +44,12 @@ def status(
         found, strangers = read_status(management), read_strangers(management)
     differences = find_strangers(strangers)
     if model_store is not None:
-        differences += find_differences(found, model_store, started_archives(run_dir) if run_dir else None)
+        started = None
+        try:
+            started = started_archives(run_dir) if run_dir else None
+        except InvalidStateFile as error:  # what is served is known without it
+            differences.append(str(error))
+        differences += find_differences(found, model_store, started)
     if as_json:
         print_json({"versions": [asdict(version) for version in found], "differences": differences})
     else:

@@ -39,7 +39,12 @@ def java_version(home: Path) -> int | None:
     """Return the major version of `home`/bin/java (8 for 1.8); None where it does not run."""
     try:
         done = subprocess.run(
-            [str(home / "bin" / "java"), "-version"], capture_output=True, text=True, timeout=30, check=True
+            [str(home / "bin" / "java"), "-version"],
+            capture_output=True,
+            text=True,
+            errors="replace",  # whatever the locale
+            timeout=30,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -30,6 +30,7 @@ _ANSWER_S = 5.0
 _FIRST_PAUSE_S = 5.0  # between two starts that failed; it doubles
 _LONGEST_PAUSE_S = 300.0
 _STOP_S = 10.0
+_MAX_LOG_BYTES = 1 << 20  # of the log, and of the one before it
 
 
 def spawn_supervisor(server: TorchServe) -> None:
@@ -101,8 +102,12 @@ def _has_worker(server: TorchServe) -> bool:
 
 def _log(server: TorchServe, message: str) -> None:
     line = f"{datetime.now(UTC).isoformat(timespec='seconds')} TorchServe {' '.join(message.split())[:1000]}\n"
-    with suppress(OSError), (server.run_dir / "logs" / LOG_NAME).open("a", encoding="utf-8") as file:
-        file.write(line)
+    path = server.run_dir / "logs" / LOG_NAME
+    with suppress(OSError):
+        if path.exists() and path.stat().st_size > _MAX_LOG_BYTES:
+            path.replace(path.with_suffix(".log.1"))
+        with path.open("a", encoding="utf-8") as file:
+            file.write(line)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
+import orjson
 import psutil
 import pytest
 import requests
@@ -133,8 +134,27 @@ def test_requests_to_workers_that_are_stuck_are_answered_when_these_are_replaced
     wait_until_ready(server)
 
 
-def test_down_ends_the_supervisor_first(server):
-    assert len(supervisors(server)) == 1
+def test_status_shows_what_is_served_where_the_state_file_cannot_be_trusted(server):
+    where = ["--management-url", server.addresses.management, "--run-dir", server.run_dir]
+    path = server.run_dir / "torchserve.json"
+    whole = path.read_bytes()
+    try:
+        path.write_text("{")
+        done = cifar("status", *where, "--model-store", server.model_store)
+        as_json = cifar("status", *where, "--model-store", server.model_store, "--json")
+    finally:
+        path.write_bytes(whole)
+    assert done.returncode == as_json.returncode == 1
+    assert "1.0" in done.stdout
+    assert "Remove the file, then: cifar down" in done.stdout
+    (difference,) = orjson.loads(as_json.stdout)["differences"]
+    assert difference.startswith(f"{path} cannot be trusted")
+
+
+def test_up_starts_a_supervisor_that_was_killed_and_down_ends_it_first(server):
+    (supervisor,) = supervisors(server)
+    supervisor.kill()
+    supervisor.wait(10)
     assert cifar("up", *options(server), "--model-store", server.model_store).returncode == 0
     assert len(supervisors(server)) == 1
     assert cifar("down", "--run-dir", server.run_dir).returncode == 0
