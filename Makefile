@@ -42,18 +42,12 @@ down: ## Stop TorchServe and remove what it made at run time; stop the monitor
 
 archive: $(ARCHIVE) ## Build model_store/cifar-VERSION.mar from WEIGHTS
 
-$(ARCHIVE): $(wildcard $(WEIGHTS) $(dir $(WEIGHTS))*.json) $(HANDLER) training/archive.py training/certificate.py training/export.py training/model.py | .venv/.serving
+$(ARCHIVE): $(wildcard $(WEIGHTS) $(dir $(WEIGHTS))*.json) $(HANDLER) cifar/archives/build.py training/export.py training/model.py | .venv/.serving
 	@$(ALONE) '$(DONE) || $(MAKE) --no-print-directory build VERSION=$(VERSION) WEIGHTS=$(WEIGHTS)'
 
-# TMPDIR, because the archiver works in the folder $$TMPDIR/cifar, and deletes first what it finds there.
 build:
 	$(BIN)/python -m training.export $(UNGATED) archive.version=$(VERSION) --weights $(WEIGHTS) --output artifacts/$(VERSION)/model.pt
-	TMPDIR=artifacts/$(VERSION) $(BIN)/torch-model-archiver --force --model-name cifar --version $(VERSION) \
-		--serialized-file artifacts/$(VERSION)/model.pt --handler handler/cifar_handler.py \
-		--extra-files 'handler/*.py,handler/*.json' --config-file handler/model-config.yaml \
-		--export-path artifacts/$(VERSION)
-	$(BIN)/python -m training.archive artifacts/$(VERSION)/cifar.mar $(ARCHIVE)
-	@rm artifacts/$(VERSION)/cifar.mar
+	$(BIN)/cifar archive artifacts/$(VERSION)/model.pt --version $(VERSION)
 
 data: .venv/.training ## Download CIFAR-10 (170 MB) and write data/cifar10.npz
 	$(BIN)/python -m training.data
@@ -66,26 +60,26 @@ card: .venv/.training ## Write training/pretrained/MODEL_CARD.md from the figure
 	$(BIN)/python -m training.model_card
 
 accuracy: ## Send the test images through the running server and compare with the training code
-	$(BIN)/python benchmarks/served_accuracy.py --weights $(WEIGHTS)
+	$(BIN)/python -m benchmarks.served_accuracy --weights $(WEIGHTS)
 
 fuzz: .venv/.dev ## Send 20,000 mutated bodies to the running server (make up), then a minute of atheris on the decoder
-	$(BIN)/python benchmarks/fuzz_server.py --requests 20000
+	$(BIN)/python -m benchmarks.fuzz_server --requests 20000
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0
-	$(BIN)/python benchmarks/fuzz_decoder.py --seconds 60
+	$(BIN)/python -m benchmarks.fuzz_decoder --seconds 60
 
 bench: .venv/.training $(ARCHIVE) ## Measure decoding, what counting costs (wants wrk), and training; writes the tables in benchmarks/results
-	$(BIN)/python benchmarks/decoding.py
-	$(BIN)/python benchmarks/telemetry.py
-	$(BIN)/python benchmarks/training.py
+	$(BIN)/python -m benchmarks.decoding
+	$(BIN)/python -m benchmarks.telemetry
+	$(BIN)/python -m benchmarks.training
 
 drift: .venv/.training ## Measure false alarms and delays of the drift alerts (wants make data); writes the table in benchmarks/results
-	$(BIN)/python benchmarks/drift.py
+	$(BIN)/python -m benchmarks.drift
 
 drill: .venv/.training $(ARCHIVE) ## Break a service of its own in nine ways and see which alerts come (wants make data); writes docs/drill.md
 	$(BIN)/python -m drill
 
 deploys: .venv/.training $(ARCHIVE) ## Ten deployments and rollbacks under load, on a server of its own; writes the table in benchmarks/results
-	$(BIN)/python benchmarks/deploys.py
+	$(BIN)/python -m benchmarks.deploys
 
 dashboards: .venv/.dev ## Write grafana/dashboards anew from grafana/*.py
 	$(BIN)/python -m grafana.build
@@ -93,14 +87,15 @@ dashboards: .venv/.dev ## Write grafana/dashboards anew from grafana/*.py
 pictures: .venv/.dev ## Draw the dashboards of twelve minutes in which much happens (wants make data and prometheus); writes docs/pictures
 	@$(MAKE) archive VERSION=1.0
 	@$(MAKE) archive VERSION=2.0
-	$(BIN)/python benchmarks/dashboards.py
+	$(BIN)/python -m benchmarks.dashboards
 
 test: .venv/.dev .venv/.kserve ## Set up what the tests need and run all of them
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-check: .venv/.dev ## ruff, formatting, mypy
+check: .venv/.dev ## ruff, formatting, layers, mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 lock: .venv/.dev ## Write constraints.txt anew from what is installed

@@ -1,6 +1,6 @@
 """Draws the dashboards of some minutes in which much happens, for docs/pictures.
 
-Usage: make archive; make archive VERSION=2.0; make data; python benchmarks/dashboards.py [--minutes N]
+Usage: make archive; make archive VERSION=2.0; make data; python -m benchmarks.dashboards [--minutes N]
 
 A server of its own serves version 1.0, watched by a Prometheus of its own. Clients send test images of CIFAR-10 and,
 now and then, bad requests; one of them always asks version 1.0. In the course of it, version 2.0 is deployed, more
@@ -27,17 +27,15 @@ import typer
 from numpy.typing import NDArray
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)  # instead of this folder: its modules are called like the packages
-
-from benchmarks.own_prometheus import own_prometheus  # noqa: E402
-from benchmarks.own_server import write_free_config  # noqa: E402
-from grafana import draw  # noqa: E402
-from launcher.server import MODEL_STORE, TorchServe  # noqa: E402
-from training.command import run_stage  # noqa: E402
-from training.corruptions import corrupt  # noqa: E402
-from training.data import DATA_FILE, load_dataset  # noqa: E402
-from training.errors import TrainingError  # noqa: E402
+from benchmarks.own_prometheus import own_prometheus
+from benchmarks.own_server import write_free_config
+from cifar.common.console import run_stage
+from cifar.common.project import MODEL_STORE, ROOT
+from cifar.server.torchserve import TorchServe
+from grafana import draw
+from training.corruptions import corrupt
+from training.data import DATA_FILE, load_dataset
+from training.errors import TrainingError
 
 _CLIENTS = 3
 _PAUSE_S = 0.15  # mean, between two requests of a client
@@ -114,7 +112,7 @@ def _let_happen(server: TorchServe, traffic: Traffic, duration_s: float) -> None
 
 def _change(server: TorchServe, command: str, *arguments: str) -> None:
     where = ["--config", server.config, "--model-store", server.model_store, "--run-dir", server.run_dir]
-    call = [sys.executable, "-m", "client.cli", command, *arguments, *map(str, where)]
+    call = [sys.executable, "-m", "cifar.cli.main", command, *arguments, *map(str, where)]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise TrainingError(f"cifar {command} failed: {done.stdout}{done.stderr}")

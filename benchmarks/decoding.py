@@ -1,6 +1,6 @@
 """Measures how long decoding takes, a row a kind of body, and which way from a list of numbers to an array is fastest.
 
-Usage: python benchmarks/decoding.py [--output FILE] [--rounds N]
+Usage: python -m benchmarks.decoding [--output FILE] [--rounds N]
 
 Both sides of every ratio take turns within the same run, because times of two runs on a shared machine do not compare.
 """
@@ -12,7 +12,6 @@ import marshal
 import os
 import platform
 import struct
-import sys
 import timeit
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,16 +29,13 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-ROOT = Path(__file__).resolve().parent.parent
-# The handler's modules import each other by their bare names; its folder stands first, because this file is a
-# `decoding` too.
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "handler"))
+from benchmarks.machine import processor
+from cifar.common.console import run_stage
+from cifar.common.files import atomic_write
 
-from benchmarks.machine import processor  # noqa: E402
-from decoding import BadInput, decode_request  # noqa: E402
-from training.atomic_write import atomic_write  # noqa: E402
-from training.command import run_stage  # noqa: E402
+# The handler's modules import each other by their bare names; its folder stands first, because this file is a
+from cifar.common.project import ROOT
+from decoding import BadInput, decode_request
 
 RESULTS = ROOT / "benchmarks" / "results" / "decoding.md"
 IMAGE_LENGTH = 32 * 32 * 3
@@ -415,7 +411,7 @@ def render(
         [
             "# Decoding",
             "",
-            f"- made by `python benchmarks/decoding.py --rounds {rounds}` on {datetime.now(UTC):%Y-%m-%d}",
+            f"- made by `python -m benchmarks.decoding --rounds {rounds}` on {datetime.now(UTC):%Y-%m-%d}",
             f"- {processor()}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}; "
             f"Python {platform.python_version()}, numpy {np.__version__}, Pillow {PIL.__version__}",
             "- microseconds a call: the median, in brackets the quartiles; both sides of a ratio take turns, each "

@@ -1,6 +1,6 @@
 """Deploys and rolls back versions under load, and counts what the clients lost: it must be nothing.
 
-Usage: make archive; python benchmarks/deploys.py [--rounds N] [--clients N] [--output FILE]
+Usage: make archive; python -m benchmarks.deploys [--rounds N] [--clients N] [--output FILE]
 
 A server of its own begins with version 1.0. Each round deploys the same archive under another version by `cifar deploy`
 and goes back by `cifar rollback`, while clients ask for predictions without a pause. A request counts as lost where the
@@ -25,16 +25,14 @@ from typing import Annotated
 import typer
 from rich.progress import track
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)  # instead of this folder: its modules are called like the packages
-
-from benchmarks.machine import processor  # noqa: E402
-from benchmarks.own_server import write_free_config  # noqa: E402
-from benchmarks.steady_load import SteadyLoad  # noqa: E402
-from launcher.server import MODEL_STORE, TorchServe  # noqa: E402
-from training.atomic_write import atomic_write  # noqa: E402
-from training.command import run_stage  # noqa: E402
-from training.errors import TrainingError  # noqa: E402
+from benchmarks.machine import processor
+from benchmarks.own_server import write_free_config
+from benchmarks.steady_load import SteadyLoad
+from cifar.common.console import run_stage
+from cifar.common.files import atomic_write
+from cifar.common.project import MODEL_STORE, ROOT
+from cifar.server.torchserve import TorchServe
+from training.errors import TrainingError
 
 RESULTS = ROOT / "benchmarks" / "results" / "deploys.md"
 
@@ -93,7 +91,7 @@ def _change(server: TorchServe, command: str, version: str, archive: Path | None
     arguments = [str(archive), "--version", version] if archive is not None else []
     where = ["--config", server.config, "--model-store", server.model_store, "--run-dir", server.run_dir]
     begin = time.monotonic()
-    call = [sys.executable, "-m", "client.cli", command, *arguments, *map(str, where)]
+    call = [sys.executable, "-m", "cifar.cli.main", command, *arguments, *map(str, where)]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise TrainingError(f"cifar {command} failed: {done.stdout}{done.stderr}")
@@ -133,7 +131,7 @@ def _report(load: SteadyLoad, changes: list[Changed], stale: int) -> str:
         "# Deployments and rollbacks under load\n\n"
         f"{os.cpu_count()} × {processor()}, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}. "
         f"{load.clients} clients, one image a request, raw bytes, on the same cores. Made by "
-        "`python benchmarks/deploys.py`.\n\n"
+        "`python -m benchmarks.deploys`.\n\n"
         "| what | figure |\n|---|---:|\n"
         f"| deployments, rollbacks | {len(times['deploy'])}, {len(times['rollback'])} |\n"
         f"| requests | {len(load.asked):,} in {end - begin:.0f} s |\n"

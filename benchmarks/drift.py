@@ -1,12 +1,11 @@
 """Measures what the drift alerts are worth: false alarms on clean traffic, seconds until a corruption is told.
 
-Usage: make data; python benchmarks/drift.py [--output FILE]
+Usage: make data; python -m benchmarks.drift [--output FILE]
 
 The baseline is of the test images; traffic is drawn from the validation images, which it has not seen. The arithmetic
 of the rules is repeated on arrays (benchmarks/drift_scores.py): years of traffic in minutes.
 """
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,20 +15,16 @@ import typer
 from numpy.typing import NDArray
 from rich.progress import track
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)  # instead of this folder: its modules are called like the packages
-sys.path.insert(1, str(ROOT / "handler"))
-
-from benchmarks.drift_scores import Pool, count_pictures, read_thresholds, score_windows  # noqa: E402
-from training.atomic_write import atomic_write  # noqa: E402
-from training.baseline_file import read_baseline  # noqa: E402
-from training.command import run_stage  # noqa: E402
-from training.corruptions import corrupt  # noqa: E402
-from training.data import DATA_FILE, load_dataset  # noqa: E402
-from training.digest import digest_file  # noqa: E402
-from training.errors import TrainingError  # noqa: E402
-from training.model import Classifier  # noqa: E402
-from training.weights import WEIGHTS_FILE, load_classifier  # noqa: E402
+from benchmarks.drift_scores import Pool, count_pictures, read_thresholds, score_windows
+from cifar.common.console import run_stage
+from cifar.common.files import atomic_write, digest_file
+from cifar.common.project import ROOT
+from training.baseline_file import read_baseline
+from training.corruptions import corrupt
+from training.data import DATA_FILE, load_dataset
+from training.errors import TrainingError
+from training.model import Classifier
+from training.weights import WEIGHTS_FILE, load_classifier
 
 RESULTS = ROOT / "benchmarks" / "results" / "drift.md"
 PRETRAINED = ROOT / "training" / "pretrained"
@@ -134,7 +129,7 @@ def _report_false_alarms(
         "# What the drift alerts are worth",
         "",
         f"Version {VERSION}, {datetime.now(UTC):%Y-%m-%d}. Clean traffic is drawn from the {images:,} validation "
-        "images; the baseline is of the test images. Made by `python benchmarks/drift.py`, which repeats the "
+        "images; the baseline is of the test images. Made by `python -m benchmarks.drift`, which repeats the "
         "arithmetic of the rules; tests/alerts/test_drift_scores.py compares that with Prometheus's own.",
         "",
         "## False alarms on clean traffic",

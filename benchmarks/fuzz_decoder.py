@@ -1,11 +1,11 @@
 """Lets atheris look for a body on which `decode_request` or `decode_form` raises anything but a proper BadInput.
 
-Usage: python benchmarks/fuzz_decoder.py [--seconds N] [--findings FOLDER]
+Usage: python -m benchmarks.fuzz_decoder [--seconds N] [--findings FOLDER]
 
 atheris is guided by coverage: it keeps the bodies that reach new lines of handler/ and changes those further. It is no
 dependency of this project, since it has wheels for Linux only:  .venv/bin/pip install atheris==3.0.0
 
-A body that fails is left in the folder of --findings; `python benchmarks/fuzz_decoder.py --replay FILE` shows it again.
+A body that fails is left in the folder of --findings; `python -m benchmarks.fuzz_decoder --replay FILE` shows it again.
 """
 
 import importlib
@@ -20,10 +20,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-ROOT = Path(__file__).resolve().parent.parent
-# The handler's modules import each other by their bare names, as they do in the archive.
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "handler"))
+from cifar.common.project import HANDLER
 
 FINDINGS = Path(tempfile.gettempdir()) / "cifar-fuzz"
 # Above the seeds, of which JSON with an image of fractions is the largest.
@@ -31,7 +28,7 @@ MAX_INPUT_BYTES = 80_000
 MAX_MESSAGE_CHARACTERS = 2_000
 REFUSALS = (400, 413, 415, 422)
 
-_HANDLER_MODULES = [file.stem for file in (ROOT / "handler").glob("*.py") if file.stem != "cifar_handler"]
+_HANDLER_MODULES = [file.stem for file in HANDLER.glob("*.py") if file.stem != "cifar_handler"]
 _TYPES = (
     None, "application/json", "application/octet-stream", "application/x-npy", "image/png", "image/jpeg", "text/plain",
     "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "IMAGE/JPG; a=b", "application/pdf",

@@ -1,6 +1,6 @@
 """Sends mutated bodies of every kind to a running server, and fails on anything but 200, 4xx and steady workers.
 
-Usage: python benchmarks/fuzz_server.py [--requests N] [--seed N] [--url URL] [--management-url URL]
+Usage: python -m benchmarks.fuzz_server [--requests N] [--seed N] [--url URL] [--management-url URL]
 
 Request n of a seed is the same in every run, whichever connection sends it. Exit code 1 when anything was found; the
 bodies that did it are then in the folder of --findings, as hex beneath their headers.
@@ -31,22 +31,17 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parent.parent
-# The handler's modules import each other by their bare names, as they do in the archive.
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "handler"))
-
-from bad_input import STATUS_OF_CODE  # noqa: E402
-from benchmarks.fuzz_bodies import (  # noqa: E402
+from bad_input import STATUS_OF_CODE
+from benchmarks.fuzz_bodies import (
     MAX_REQUEST_BYTES,
     PYTHON_INSIDES,
     Request,
     good_requests,
     make_bad_request,
 )
-from client.management import ManagementClient  # noqa: E402
-from client.options import ManagementUrlOption, UrlOption  # noqa: E402
-from training.command import run_stage  # noqa: E402
+from cifar.cli.options import ManagementUrlOption, UrlOption
+from cifar.client.management import ManagementClient
+from cifar.common.console import run_stage
 
 FINDINGS = Path(tempfile.gettempdir()) / "cifar-fuzz"
 CONNECTIONS = 16

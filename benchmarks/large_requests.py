@@ -1,15 +1,13 @@
 """How long single images wait while others send large requests to the same server (make up).
 
-Usage: python benchmarks/large_requests.py [--url URL] [--large N] [--rounds N]
+Usage: python -m benchmarks.large_requests [--url URL] [--large N] [--rounds N]
 
 Each round measures one client that sends single raw images, alone and then beside `--large` clients that send 256
 images a request, without pause. The ratio is taken round by round.
 """
 
-import sys
 import threading
 import time
-from pathlib import Path
 from statistics import median, quantiles
 from typing import Annotated
 
@@ -18,12 +16,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)  # instead of this folder: its modules are called like the packages
-
-from client.inference import InferenceClient  # noqa: E402
-from client.options import UrlOption  # noqa: E402
-from training.command import run_stage  # noqa: E402
+from cifar.cli.options import UrlOption
+from cifar.client.inference import InferenceClient
+from cifar.common.console import run_stage
 
 
 def main(

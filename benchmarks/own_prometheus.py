@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.own_server import find_free_port
-from launcher.server import ROOT, TorchServe
-from monitoring.daemons import end, spawn, wait_until_ready
-from monitoring.errors import MonitorFailed
-from monitoring.programs import Program
+from cifar.common.errors import MonitorFailed
+from cifar.common.project import ROOT
+from cifar.monitoring.daemons import end, spawn, wait_until_ready
+from cifar.monitoring.programs import Program
+from cifar.server.torchserve import TorchServe
 from training.errors import TrainingError
 
 _START_TIMEOUT_S = 60.0

@@ -4,7 +4,7 @@ import re
 import socket
 from pathlib import Path
 
-from client.addresses import CONFIG
+from cifar.common.project import CONFIG
 
 _PORTS = ("8080", "8082", "7070", "7071")
 _SOCKET = "unix:$$PWD$$/management.sock"

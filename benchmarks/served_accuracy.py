@@ -1,6 +1,6 @@
 """Sends the 10,000 test images through the running server and compares its answers with the training code's.
 
-Usage: python benchmarks/served_accuracy.py [--url URL] [--weights FILE] [--data FILE]
+Usage: python -m benchmarks.served_accuracy [--url URL] [--weights FILE] [--data FILE]
 
 Exit code 1 when a single most probable class differs, or when the accuracy is not the one that is recorded beside the
 weights for the same data set.
@@ -15,15 +15,12 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)  # instead of this folder: its modules are called like the packages
-
-from client.inference import InferenceClient  # noqa: E402
-from client.options import UrlOption  # noqa: E402
-from training.command import run_stage  # noqa: E402
-from training.data import DATA_FILE, load_dataset  # noqa: E402
-from training.evaluate import predict_probabilities, read_evaluation  # noqa: E402
-from training.weights import load_classifier  # noqa: E402
+from cifar.cli.options import UrlOption
+from cifar.client.inference import InferenceClient
+from cifar.common.console import run_stage
+from training.data import DATA_FILE, load_dataset
+from training.evaluate import predict_probabilities, read_evaluation
+from training.weights import load_classifier
 
 PRETRAINED = Path("training/pretrained/1.0/best_cnn_model.pth")
 _REQUEST_IMAGES = 100

@@ -1,6 +1,6 @@
 """Measures what counting costs: the same network served with its metrics, and without.
 
-Usage: make archive; python benchmarks/telemetry.py [--rounds N] [--seconds S] [--output FILE]
+Usage: make archive; python -m benchmarks.telemetry [--rounds N] [--seconds S] [--output FILE]
 
 Both stand in one TorchServe and take turns within one run; the second one's handler counts nothing. The ratio of each
 round is taken first, then median and spread.
@@ -10,7 +10,6 @@ import os
 import platform
 import shutil
 import statistics
-import sys
 import tempfile
 import zipfile
 from datetime import UTC, datetime
@@ -20,17 +19,15 @@ from typing import Annotated
 import typer
 from rich.progress import track
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)  # instead of this folder: its modules are called like the packages
-
-from benchmarks.machine import processor  # noqa: E402
-from benchmarks.own_server import write_free_config  # noqa: E402
-from benchmarks.wrk import load, write_script  # noqa: E402
-from deployment.promote import pack  # noqa: E402
-from launcher.server import MODEL_STORE, TorchServe  # noqa: E402
-from training.atomic_write import atomic_write  # noqa: E402
-from training.command import run_stage  # noqa: E402
-from training.errors import TrainingError  # noqa: E402
+from benchmarks.machine import processor
+from benchmarks.own_server import write_free_config
+from benchmarks.wrk import load, write_script
+from cifar.archives.build import build_archive
+from cifar.common.console import run_stage
+from cifar.common.files import atomic_write
+from cifar.common.project import HANDLER, MODEL_STORE, ROOT
+from cifar.server.torchserve import TorchServe
+from training.errors import TrainingError
 
 RESULTS = ROOT / "benchmarks" / "results" / "telemetry.md"
 CONNECTIONS = (1, 16, 64)
@@ -80,8 +77,9 @@ def _pack_both(archive: Path, folder: Path, store: Path) -> list[str]:
             f"handler/cifar_handler.py has {_COUNTING!r} {source.count(_COUNTING)} times; expected once"
         )
     (silent / "cifar_handler.py").write_text(source.replace(_COUNTING, _SILENT), encoding="utf-8")
-    packed = [pack(model, "counting", folder), pack(model, "silent", folder, silent)]
-    return [f"cifar={Path(shutil.move(path, store)).name}" for path in packed]
+    for version, handler in (("counting", HANDLER), ("silent", silent)):
+        build_archive(model, version, store / f"cifar-{version}.mar", handler)
+    return ["cifar=cifar-counting.mar", "cifar=cifar-silent.mar"]
 
 
 def _report(rates: dict[tuple[str, int], list[float]], rounds: int, seconds: int) -> str:
@@ -90,7 +88,7 @@ def _report(rates: dict[tuple[str, int], list[float]], rounds: int, seconds: int
         "",
         f"{os.cpu_count()} × {processor()}, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}. "
         f"One image a request, raw bytes; {rounds} rounds of {seconds} s of each side in turns. Made by "
-        "`python benchmarks/telemetry.py`.",
+        "`python -m benchmarks.telemetry`.",
         "",
         "| connections | requests/s with metrics | without | ratio: median (lowest to highest round) |",
         "|---:|---:|---:|---:|",

@@ -1,6 +1,6 @@
 """Measures how many images a second training takes, against the plain loop of many tutorials.
 
-Usage: python benchmarks/training.py [--output FILE] [--rounds N] [--images N] [--device cpu|cuda]
+Usage: python -m benchmarks.training [--output FILE] [--rounds N] [--images N] [--device cpu|cuda]
 
 The plain loop: a DataLoader over PIL pictures with torchvision's RandomCrop, RandomHorizontalFlip, ToTensor and
 Normalize, batches of 64, Adam, the network in PyTorch's usual order of layers (pool last) and of memory,
@@ -12,7 +12,6 @@ then median and spread.
 import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -30,19 +29,17 @@ from rich.progress import track
 from torch import nn
 from torch.utils.data import DataLoader
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)  # instead of this folder: its modules are called like the packages
-
-from benchmarks.machine import processor  # noqa: E402
-from training.atomic_write import atomic_write  # noqa: E402
-from training.command import run_stage  # noqa: E402
-from training.data import Dataset  # noqa: E402
-from training.interrupt import StopSignals  # noqa: E402
-from training.model import ModelParams, build_network  # noqa: E402
-from training.params import load_params  # noqa: E402
-from training.torchvision_compat import allow_mixed_builds  # noqa: E402
-from training.train_params import TrainParams  # noqa: E402
-from training.trainer import Trainer  # noqa: E402
+from benchmarks.machine import processor
+from cifar.common.console import run_stage
+from cifar.common.files import atomic_write
+from cifar.common.project import ROOT
+from training.data import Dataset
+from training.interrupt import StopSignals
+from training.model import ModelParams, build_network
+from training.params import load_params
+from training.torchvision_compat import allow_mixed_builds
+from training.train_params import TrainParams
+from training.trainer import Trainer
 
 RESULTS = ROOT / "benchmarks" / "results" / "training.md"
 PLAIN_BATCH = 64
@@ -182,7 +179,7 @@ def report(rows: list[Row], images: int, rounds: int, device: str) -> str:
         "",
         f"{machine}, {torch.get_num_threads()} threads, Python {platform.python_version()}, PyTorch "
         f"{torch.__version__}, {datetime.now(UTC):%Y-%m-%d}. ImprovedCNN of params.yaml, {images:,} made pictures an "
-        f"epoch, {rounds} epochs of each side in turns. Made by `python benchmarks/training.py`.",
+        f"epoch, {rounds} epochs of each side in turns. Made by `python -m benchmarks.training`.",
         "",
         "| plain loop | plain, median | ours, median | ratio: median (lowest to highest round) |",
         "|---|---:|---:|---:|",

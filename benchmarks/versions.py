@@ -1,6 +1,6 @@
 """Measures what serving one version costs against another: requests a second and latency, by wrk.
 
-Usage: make archive; make archive VERSION=2.0; python benchmarks/versions.py [--rounds N] [--seconds S] [--output FILE]
+Usage: make archive; make archive VERSION=2.0; python -m benchmarks.versions [--rounds N] [--seconds S] [--output FILE]
 
 Both versions stand in one TorchServe and take turns within one run, because times of two runs do not compare; each
 request is one image as raw bytes. The ratio of each round is taken first, then median and spread. wrk (Debian's
@@ -10,7 +10,6 @@ package) sends, on the same machine: the numbers are of this machine with its lo
 import os
 import platform
 import statistics
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,16 +19,14 @@ from typing import Annotated
 import typer
 from rich.progress import track
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[0] = str(ROOT)  # instead of this folder: its modules are called like the packages
-
-from benchmarks.machine import processor  # noqa: E402
-from benchmarks.own_server import write_free_config  # noqa: E402
-from benchmarks.wrk import load as load_by_wrk  # noqa: E402
-from benchmarks.wrk import write_script  # noqa: E402
-from launcher.server import MODEL_STORE, TorchServe  # noqa: E402
-from training.atomic_write import atomic_write  # noqa: E402
-from training.command import run_stage  # noqa: E402
+from benchmarks.machine import processor
+from benchmarks.own_server import write_free_config
+from benchmarks.wrk import load as load_by_wrk
+from benchmarks.wrk import write_script
+from cifar.common.console import run_stage
+from cifar.common.files import atomic_write
+from cifar.common.project import MODEL_STORE, ROOT
+from cifar.server.torchserve import TorchServe
 
 RESULTS = ROOT / "benchmarks" / "results" / "versions.md"
 CONNECTIONS = (1, 16, 64)
@@ -83,7 +80,7 @@ def _report(loads: dict[tuple[str, int], Load], first: str, second: str, rounds:
         "",
         f"{os.cpu_count()} × {processor()}, Python {platform.python_version()}, {datetime.now(UTC):%Y-%m-%d}. "
         f"One image a request, raw bytes; {rounds} rounds of {seconds} s of each side in turns. Made by "
-        "`python benchmarks/versions.py`.",
+        "`python -m benchmarks.versions`.",
         "",
         f"| connections | {first}: requests/s, p50, p99 | {second}: requests/s, p50, p99 "
         "| ratio of requests/s: median (lowest to highest round) |",

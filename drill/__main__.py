@@ -14,15 +14,15 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from client.errors import CifarError
+from cifar.common.console import console, run_stage
+from cifar.common.errors import CifarError
+from cifar.common.files import atomic_write
+from cifar.common.project import MODEL_STORE, ROOT
 from drill.report import report
 from drill.run import Outcome, play
 from drill.scenarios import SCENARIOS, Supplies
 from drill.shortening import Shortening
 from drill.site import DrillFailed, Site, run_site
-from launcher.server import MODEL_STORE, ROOT
-from training.atomic_write import atomic_write
-from training.command import console, run_stage
 from training.corruptions import corrupt
 from training.data import DATA_FILE, load_dataset
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from deployment.promote import pack
-from launcher.server import ROOT
-from training.certificate import synthetic_images
+from cifar.archives.build import build_archive
+from cifar.archives.reference_outputs import synthetic_images
+from cifar.common.project import HANDLER, ROOT
 from training.export import describe, export
 from training.model import Classifier
 from training.weights import load_classifier
@@ -67,14 +67,16 @@ def make_copy(weights: Path, version: str, folder: Path) -> Path:
 
 
 def _make(
-    weights: Path, version: str, folder: Path, spoil: Callable[[Classifier], None], handler: Path | None = None
+    weights: Path, version: str, folder: Path, spoil: Callable[[Classifier], None], handler: Path = HANDLER
 ) -> Path:
     classifier = load_classifier(weights, [])
     spoil(classifier)
     model = folder / "model.pt"
     # With the metadata of the weights: their baseline is what the answers are to be compared with.
     export(classifier, describe(weights, version), synthetic_images(4), 1e-3, model)
-    return pack(model, version, folder, handler)
+    archive = folder / f"cifar-{version}.mar"
+    build_archive(model, version, archive, handler)
+    return archive
 
 
 @torch.inference_mode()

@@ -28,7 +28,7 @@ class Notification:
 
 
 class AlertLog:
-    """The log of alerts that the monitor's webhook writes (monitoring/receiver.py)."""
+    """The log of alerts that the monitor's webhook writes (cifar/monitoring/receiver.py)."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -13,15 +13,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from client.errors import CifarError
-from deployment.deploy import Options, deploy
-from deployment.rollback import rollback
-from deployment.steps import Step, Steps
-from deployment.undeploy import scale
+from cifar.common.errors import CifarError
+from cifar.deployment.deploy import Options, deploy
+from cifar.deployment.rollback import rollback
+from cifar.deployment.steps import Step, Steps
+from cifar.deployment.undeploy import scale
+from cifar.server.desired_state import read_serving
 from drill.archives import make_copy, make_slow, make_wrong
 from drill.site import DrillFailed, Site, wait_until
 from drill.traffic import Images
-from launcher.serving import read_serving
 
 _SWITCH = "make it the default"  # the step of a deployment
 _READY_S = 120.0

@@ -11,16 +11,17 @@ from pathlib import Path
 import yaml
 
 from benchmarks.own_server import find_free_port, write_free_config
-from client.errors import CifarError
-from client.management import ManagementClient
-from deployment.commands import find_target
-from deployment.target import Target
+from cifar.cli.deployment import find_target
+from cifar.client.management import ManagementClient
+from cifar.common.errors import CifarError
+from cifar.common.project import ROOT
+from cifar.deployment.target import Target
+from cifar.monitoring.monitor import Monitor
+from cifar.monitoring.programs import find_programs
+from cifar.server.torchserve import TorchServe
 from drill.notifications import AlertLog
 from drill.shortening import Shortening, quicken_notifications, write_rules
 from drill.traffic import Images, Traffic
-from launcher.server import ROOT, TorchServe
-from monitoring.monitor import Monitor
-from monitoring.programs import find_programs
 
 
 class DrillFailed(CifarError):

@@ -6,9 +6,9 @@ from pathlib import Path
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from cifar.common.files import atomic_write
 from grafana.model import model_dashboard
 from grafana.service import service_dashboard
-from training.atomic_write import atomic_write
 
 FOLDER = Path(__file__).resolve().parent / "dashboards"
 

@@ -17,11 +17,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from cifar.common.console import run_stage
+from cifar.common.files import atomic_write
 from grafana.ask import Prometheus, Series, substitute
 from grafana.build import FOLDER
 from grafana.draw_panels import DRAW, NAMED, Marked, Shown
-from training.atomic_write import atomic_write
-from training.command import run_stage
 
 PICTURES = FOLDER.parents[1] / "docs" / "pictures"
 

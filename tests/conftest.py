@@ -1,10 +1,12 @@
-"""One MLflow store for the whole session."""
+"""What tests of several folders share: fixtures of tests/support, and one MLflow store for the whole session."""
 
 import os
 import warnings
 from pathlib import Path
 
 import pytest
+
+pytest_plugins = ["tests.support.fake_server", "tests.support.image_folder"]
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ def test_there_are_benchmarks():
 
 @pytest.mark.parametrize("script", [name for name in SCRIPTS if name != "fuzz_decoder.py"])  # atheris is not installed
 def test_a_benchmark_tells_its_options(script):
-    command = [sys.executable, f"benchmarks/{script}", "--help"]
+    command = [sys.executable, "-m", f"benchmarks.{script.removesuffix('.py')}", "--help"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "Usage:" in done.stdout

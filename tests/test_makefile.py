@@ -12,18 +12,16 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# As python, torch-model-archiver or cifar: notes its begin and its end, and writes what comes of it.
+# As python or cifar: notes its begin and its end, and writes what comes of it.
 STUB = f"""#!/bin/sh
 case "$1" in -c) exec {sys.executable} "$@";; esac
 echo "begin $(basename $0) $*" >> log
 sleep 0.3
 case "$2" in
 training.export) mkdir -p artifacts/1.0;;
-training.archive) echo archive > $4;;
-venv) mkdir -p .venv/bin; cp stub .venv/bin/python; cp stub .venv/bin/cifar; cp stub .venv/bin/torch-model-archiver
-    cp stub .venv/bin/pip;;
+venv) mkdir -p .venv/bin; cp stub .venv/bin/python; cp stub .venv/bin/cifar; cp stub .venv/bin/pip;;
 esac
-case "$0" in *archiver) touch artifacts/1.0/cifar.mar;; esac
+case "$(basename $0) $1" in "cifar archive") echo archive > model_store/cifar-$4.mar;; esac
 echo "end $(basename $0) $*" >> log
 """
 
@@ -33,10 +31,10 @@ def checkout(tmp_path: Path) -> Path:
     """The Makefile with what it looks at, on a machine where nothing has been installed."""
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(REPOSITORY / name, tmp_path)
-    for name in ("training", "handler", "model_store", "training/pretrained/1.0"):
+    for name in ("cifar/archives", "training", "handler", "model_store", "training/pretrained/1.0"):
         (tmp_path / name).mkdir(parents=True)
-    for name in ("archive", "certificate", "export", "model"):
-        (tmp_path / "training" / f"{name}.py").touch()
+    for source in ("cifar/archives/build.py", "training/export.py", "training/model.py"):
+        (tmp_path / source).touch()
     (tmp_path / "handler" / "pixels.py").touch()
     (tmp_path / "training/pretrained/1.0/best_cnn_model.pth").touch()
     stub = tmp_path / "stub"
@@ -56,14 +54,15 @@ def make_together(checkout: Path, *targets: str) -> list[str]:
     ]
     outputs = [make.communicate(timeout=60)[0] for make in running]
     assert [make.returncode for make in running] == [0] * len(targets), outputs
-    lines = [line for line in (checkout / "log").read_text().splitlines() if line.split()[1] != "cifar"]
+    lines = [line for line in (checkout / "log").read_text().splitlines() if line.split()[1:3] not in SERVING]
     begins, ends = lines[::2], lines[1::2]
     assert [line.removeprefix("begin ") for line in begins] == [line.removeprefix("end ") for line in ends]
     return [" ".join(line.split()[1:4]) for line in begins]
 
 
+SERVING = [["cifar", "up"], ["cifar", "predict"]]
 INSTALL = ["stub -m venv", "python -m pip"]
-BUILD = ["python -m training.export", "torch-model-archiver --force --model-name", "python -m training.archive"]
+BUILD = ["python -m training.export", "cifar archive artifacts/1.0/model.pt"]
 
 
 def test_two_ups_install_and_build_once(checkout):

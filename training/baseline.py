@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.handler_modules import BOUNDS, STATISTICS, bucket_label, describe_picture
+from cifar.common.handler_modules import BOUNDS, STATISTICS, bucket_label, describe_picture
 
 
 def measure_baseline(

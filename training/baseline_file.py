@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from training.json_file import read_json, write_json
+from cifar.common.files import read_json, write_json
 
 BASELINE_NAME = "baseline.json"
 

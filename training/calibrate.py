@@ -9,15 +9,16 @@ from typing import Annotated
 import torch
 import typer
 
+from cifar.common.console import console, run_stage
+from cifar.common.files import write_json
+from cifar.common.training_record import RECORD_NAME, read_record
 from training.calibration import fit_temperature
-from training.command import console, run_stage
 from training.data import DATA_FILE, load_dataset
 from training.errors import WeightsError
 from training.evaluate import predict_logits
-from training.json_file import write_json
 from training.model import ModelParams
 from training.params import check_sections
-from training.weights import RECORD_NAME, WEIGHTS_FILE, find_params, load_classifier, plain_values, read_record
+from training.weights import WEIGHTS_FILE, find_params, load_classifier, plain_values
 
 
 def main(

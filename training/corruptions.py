@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from training.model import IMAGE_SIZE
+from cifar.common.project import IMAGE_SIZE
 
 STRENGTHS = (1, 2, 3, 4, 5)
 

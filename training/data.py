@@ -10,11 +10,11 @@ import typer
 from numpy.typing import NDArray
 from rich.table import Table
 
-from training.atomic_write import atomic_write
+from cifar.common.console import console, run_stage
+from cifar.common.files import atomic_write
+from cifar.common.project import class_names
 from training.cifar10_download import download_cifar10
-from training.command import console, run_stage
 from training.errors import DataError, ParameterError
-from training.labels import class_names
 from training.params import check_sections, load_params
 from training.picture_folder import read_picture_folder
 

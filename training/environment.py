@@ -1,11 +1,14 @@
-"""What a process runs in: interpreter, machine, PyTorch and the installed packages."""
+"""What a process runs in: git commit, interpreter, machine, PyTorch and the installed packages."""
 
 import os
 import platform
+import subprocess
 from importlib.metadata import distributions
 from pathlib import Path
 
 import torch
+
+_FILE = Path(__file__).resolve()
 
 
 def describe_environment() -> dict[str, str]:
@@ -40,3 +43,32 @@ def _cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def git_commit(file: Path = _FILE) -> str:
+    """Return the commit's hash, with `-dirty` behind it where tracked files differ; `unknown` outside a checkout.
+
+    `dvc.lock` may differ: `dvc repro` writes it after each stage, before the next one asks.
+
+    Args:
+        file: the code that is asked about; a copy installed inside another project's checkout is none of its files.
+    """
+    try:
+        _git(file.parent, "ls-files", "--error-unmatch", file.name)
+        root = Path(_git(file.parent, "rev-parse", "--show-toplevel"))
+        commit = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude,glob)**/dvc.lock")
+        return f"{commit}-dirty" if changed else commit
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        check=True,
+    )
+    return done.stdout.strip()

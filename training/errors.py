@@ -1,19 +1,20 @@
-"""What the pipeline refuses to do, and why.
+"""What the pipeline rejects, and why.
 
-TrainingError
+TrainingError            a CifarError (cifar/common/errors.py)
 ├── ParameterError       params.yaml or an override: unknown key, wrong type, out of range
 ├── DataError            images or the prepared data file: missing, unreadable, not what was expected
 ├── WeightsError         weights or a checkpoint: unreadable, or of another network
 ├── TrainingDiverged     the loss is no number any more
-├── TrackingError        MLflow's store cannot be used, or lacks the run to resume
 ├── StudyRefused         a search's study is in use, or holds trials of other settings
 ├── GateClosed           the weights are not measured, or not good enough to export
 ├── ExportRefused        the TorchScript file would not answer as the network does
 └── RegistrationRefused  model, weights, record or figures are missing, or not of one training
 """
 
+from cifar.common.errors import CifarError
 
-class TrainingError(Exception):
+
+class TrainingError(CifarError):
     """Anything a user can mend; the message says what came, what was expected and how to mend it."""
 
 
@@ -31,10 +32,6 @@ class WeightsError(TrainingError):
 
 class TrainingDiverged(TrainingError):
     """The loss became NaN or infinite; the weights of the epochs before are kept."""
-
-
-class TrackingError(TrainingError):
-    """MLflow's store cannot be used, or lacks the run that is to be resumed."""
 
 
 class StudyRefused(TrainingError):

@@ -14,22 +14,21 @@ from rich.console import Group
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cifar.common.console import console, run_stage
+from cifar.common.files import digest_file, read_json, write_json
+from cifar.common.project import class_names
+from cifar.common.training_record import EVALUATION_NAME, read_record
 from training.baseline import measure_baseline
 from training.baseline_file import write_baseline
 from training.calibration import ReliabilityBin, expected_calibration_error, reliability
-from training.command import console, run_stage
 from training.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from training.data import DATA_FILE, load_dataset
-from training.digest import digest_file
 from training.errors import TrainingError, WeightsError
 from training.evaluation_tables import write_confusion, write_corruptions, write_reliability
-from training.json_file import read_json, write_json
-from training.labels import class_names
 from training.model import EVALUATION_BATCH, Classifier, ModelParams
 from training.params import check_sections
-from training.weights import WEIGHTS_FILE, load_classifier, read_record
+from training.weights import WEIGHTS_FILE, load_classifier
 
-EVALUATION_NAME = "evaluation.json"  # beside the weights
 METRICS_NAME = "metrics.json"  # beside it: the few of its figures that models are compared by, for `dvc metrics`
 HEADLINES = (
     "accuracy",

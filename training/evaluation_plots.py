@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from training.atomic_write import atomic_write
-from training.labels import class_names
+from cifar.common.files import atomic_write
+from cifar.common.project import class_names
 
 MISTAKES = 24  # pictures in the gallery
 _GALLERY_COLUMNS = 6

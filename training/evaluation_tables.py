@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.atomic_write import atomic_write
-from training.labels import class_names
+from cifar.common.files import atomic_write
+from cifar.common.project import class_names
 
 
 def write_confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], path: Path) -> None:

@@ -1,5 +1,6 @@
 """The trained network as one TorchScript file that takes pixels and gives probabilities. The stage `export`."""
 
+import copy
 import io
 import os
 import sys
@@ -16,22 +17,23 @@ import typer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.atomic_write import atomic_write
+from cifar.archives.model_file import CERTIFICATE_NAME, METADATA_NAME
+from cifar.archives.reference_outputs import pack_arrays, synthetic_images
+from cifar.common.console import console, run_stage
+from cifar.common.files import atomic_write, digest_file
+from cifar.common.project import class_names
+from cifar.common.training_record import read_record
 from training.baseline_file import read_baseline
-from training.certificate import CERTIFICATE_NAME, synthetic_images, write_certificate
-from training.command import console, run_stage
 from training.data import DATA_FILE, load_dataset
-from training.digest import digest_file
 from training.errors import ExportRefused, ParameterError
 from training.evaluate import read_evaluation
 from training.gate import GateParams, pass_gate
-from training.labels import class_names
 from training.model import EVALUATION_BATCH, Classifier
 from training.params import check_sections, load_params
-from training.weights import WEIGHTS_FILE, load_classifier, read_record
+from training.weights import WEIGHTS_FILE, load_classifier
 
 MODEL_FILE = Path("artifacts/model.pt")
-METADATA_NAME = "metadata.json"  # inside the TorchScript file
+_REFERENCE_IMAGES = 32
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def _script(classifier: Classifier, metadata: dict[str, Any]) -> bytes:
     """
     first, second = io.BytesIO(), io.BytesIO()  # PyTorch's own writer answers a full disk by ending the process
     torch.jit.save(torch.jit.script(classifier), first)
-    extra = {METADATA_NAME: orjson.dumps(metadata), CERTIFICATE_NAME: write_certificate(classifier)}
+    extra = {METADATA_NAME: orjson.dumps(metadata), CERTIFICATE_NAME: reference_outputs(classifier)}
     torch.jit.save(torch.jit.load(_without_paths(first)), second, _extra_files=extra)
     return second.getvalue()
 
@@ -108,6 +110,18 @@ def _without_paths(file: io.BytesIO) -> io.BytesIO:
                 rest.writestr(entry.filename, full.read(entry))
     stripped.seek(0)
     return stripped
+
+
+@torch.inference_mode()
+def reference_outputs(classifier: Classifier) -> bytes:
+    """Return synthetic images with the probabilities of a classifier in evaluation mode, as a NumPy .npz file.
+
+    In double precision, rounded to single at the end: then it is the same on every machine, whatever the order in which
+    its CPU adds up.
+    """
+    images = synthetic_images(_REFERENCE_IMAGES)
+    exact = copy.deepcopy(classifier).double()
+    return pack_arrays(images, exact(torch.from_numpy(images)).numpy().astype(np.float32))
 
 
 @torch.inference_mode()

@@ -8,12 +8,10 @@ from typing import Any
 import orjson
 import torch
 
-from training.digest import digest_file
+from cifar.archives.model_file import METADATA_NAME
+from cifar.common.files import digest_file, read_json
+from cifar.common.training_record import EVALUATION_NAME, RECORD_NAME, read_record
 from training.errors import RegistrationRefused
-from training.evaluate import EVALUATION_NAME
-from training.export import METADATA_NAME
-from training.json_file import read_json
-from training.weights import RECORD_NAME, read_record
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from cifar.common.training_record import EVALUATION_NAME
 from training.errors import GateClosed, ParameterError
-from training.evaluate import EVALUATION_NAME, read_evaluation
+from training.evaluate import read_evaluation
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,15 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from training.atomic_write import atomic_write
-from training.command import console, run_stage
+from cifar.common.console import console, run_stage
+from cifar.common.files import atomic_write
+from cifar.common.project import IMAGE_SIZE
+from cifar.common.training_record import EVALUATION_NAME, RECORD_NAME, read_record
 from training.errors import WeightsError
-from training.evaluate import EVALUATION_NAME, read_evaluation
-from training.model import IMAGE_SIZE, Classifier
+from training.evaluate import read_evaluation
+from training.model import Classifier
 from training.seeds import read_seeds, spread
-from training.weights import RECORD_NAME, WEIGHTS_FILE, load_classifier, read_record
+from training.weights import WEIGHTS_FILE, load_classifier
 
 CARD_NAME = "MODEL_CARD.md"
 PRETRAINED = Path("training/pretrained")

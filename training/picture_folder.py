@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from training.command import console
+from cifar.common.console import console
+from cifar.common.image_files import MAX_FILE_BYTES, UnreadableImage, decode_image_file
 from training.errors import DataError
-from training.image_files import MAX_FILE_BYTES, UnreadableImage, decode_image_file
 
 Parts = dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]
 

@@ -12,8 +12,8 @@ import typer
 import yaml
 from ruamel.yaml import YAML
 
-from training.atomic_write import atomic_write
-from training.command import console, run_stage
+from cifar.common.console import console, run_stage
+from cifar.common.files import atomic_write
 from training.errors import ParameterError
 from training.params import PARAMS_FILE
 

@@ -11,18 +11,18 @@ import numpy as np
 import typer
 from packaging.version import Version
 
-from training.certificate import synthetic_images
-from training.command import console, run_stage
-from training.evaluate import EVALUATION_NAME, HEADLINES, PLOTS_NAME
+from cifar.archives.reference_outputs import synthetic_images
+from cifar.common.console import console, run_stage
+from cifar.common.files import write_json
+from cifar.common.mlflow_store import first_contact, import_mlflow, store_address, store_errors
+from cifar.common.project import IMAGE_SIZE, MODEL_NAME
+from cifar.common.training_record import EVALUATION_NAME, RECORD_NAME
+from training.evaluate import HEADLINES, PLOTS_NAME
 from training.export import MODEL_FILE
 from training.exported_model import ExportedModel, load_exported_model
-from training.json_file import write_json
-from training.model import IMAGE_SIZE
 from training.tracking import RunLog, TrackedRun, choose_experiment, has_run
-from training.tracking_store import first_contact, import_mlflow, store_address, store_errors
-from training.weights import RECORD_NAME, WEIGHTS_FILE
+from training.weights import WEIGHTS_FILE
 
-MODEL_NAME = "cifar"  # in the registry
 REGISTERED_NAME = "registered.json"  # beside the weights
 PYFUNC_FILE = Path(__file__).with_name("pyfunc_model.py")
 PACKAGES = ("torch", "numpy", "mlflow")  # what that file imports

@@ -22,14 +22,14 @@ from optuna.pruners import MedianPruner
 from optuna.samplers import TPESampler
 from optuna.trial import TrialState
 
-from training.command import run_stage
+from cifar.common.console import run_stage
 from training.data import DATA_FILE, Dataset, load_dataset
 from training.distributed import Workers
+from training.environment import git_commit
 from training.errors import ParameterError, TrainingDiverged
 from training.interrupt import StopSignals
 from training.model import ModelParams
 from training.params import check_sections, load_params
-from training.provenance import git_commit
 from training.search_params import SearchParams, load_search_params
 from training.search_report import REASON_KEY, SearchProgress, print_line, print_results
 from training.search_space import SearchSpace, as_overrides

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from training.command import console
+from cifar.common.console import console
 from training.search_space import as_overrides
 from training.search_study import best_trial, ended_trials
 

@@ -14,13 +14,14 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from training.command import console, run_stage
+from cifar.common.console import console, run_stage
+from cifar.common.files import read_json, write_json
+from cifar.common.training_record import EVALUATION_NAME, RECORD_NAME, read_record
 from training.data import DATA_FILE
 from training.errors import ParameterError, WeightsError
-from training.evaluate import EVALUATION_NAME, PLOTS_NAME, read_evaluation
-from training.json_file import read_json, write_json
+from training.evaluate import PLOTS_NAME, read_evaluation
 from training.train import HISTORY_NAME
-from training.weights import RECORD_NAME, WEIGHTS_FILE, read_record
+from training.weights import WEIGHTS_FILE
 
 SEEDS_NAME = "seeds.json"  # beside the weights: a row a seed
 

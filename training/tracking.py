@@ -8,9 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from cifar.common.errors import TrackingError
+from cifar.common.mlflow_store import first_contact, import_mlflow, store_errors
 from training.environment import describe_environment, installed_distributions
-from training.errors import TrackingError
-from training.tracking_store import first_contact, import_mlflow, store_errors
 
 EXPERIMENT = "cifar"  # MLFLOW_EXPERIMENT_NAME names another
 ENVIRONMENT_NAME = "environment.txt"  # an artifact of the run

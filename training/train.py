@@ -12,20 +12,20 @@ from typing import Annotated
 import torch
 import typer
 
-from training.atomic_write import atomic_write, remove_leftovers
+from cifar.common.console import console, run_stage
+from cifar.common.files import atomic_write, remove_leftovers, write_json
+from cifar.common.training_record import RECORD_NAME
 from training.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from training.command import console, run_stage
 from training.data import DATA_FILE, load_dataset
 from training.distributed import Workers
 from training.interrupt import StopSignals
-from training.json_file import write_json
 from training.model import ModelParams
 from training.params import check_sections, load_params
 from training.progress import epoch_line
 from training.tracking import TrackedRun
 from training.train_params import TrainParams
 from training.trainer import Trainer
-from training.weights import RECORD_NAME, WEIGHTS_FILE, save_weights
+from training.weights import WEIGHTS_FILE, save_weights
 
 HISTORY_NAME = "history.csv"  # beside the weights: a row an epoch, for `dvc plots`
 

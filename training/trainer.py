@@ -15,12 +15,12 @@ from training.calibration import fit_temperature
 from training.checkpoint import Checkpoint
 from training.data import Dataset
 from training.distributed import Workers
+from training.environment import git_commit
 from training.errors import ParameterError, TrainingDiverged
 from training.interrupt import StopSignals
 from training.model import EVALUATION_BATCH, Classifier, ModelParams, build_classifier, resolve
 from training.optimization import Schedule, build_optimizer
 from training.progress import EpochProgress
-from training.provenance import git_commit
 from training.train_params import TrainParams
 from training.weights import plain_values
 

@@ -11,21 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.atomic_write import atomic_write
+from cifar.common.console import console
+from cifar.common.files import atomic_write
+from cifar.common.project import IMAGE_SIZE
+from cifar.common.training_record import WEIGHTS_NAME, read_record
 from training.checkpoint_kinds import name_kind
-from training.command import console
 from training.errors import WeightsError
 from training.external_checkpoint import find_state_dict
-from training.json_file import read_json
-from training.model import IMAGE_SIZE, Classifier, ModelParams, build_classifier
+from training.model import Classifier, ModelParams, build_classifier
 from training.params import overrides_of, params_from
 
-WEIGHTS_FILE = Path("artifacts/best_cnn_model.pth")
-RECORD_NAME = "training.json"  # beside the weights: how they were made
+WEIGHTS_FILE = Path("artifacts") / WEIGHTS_NAME
 _MAX_FILE_BYTES = 1_000_000_000  # with an optimizer's state; the widest network here has 40 MB
 _MAX_NAMES_BYTES = 16_000_000  # the pickle without its tensors' data: 100,000 tensors
 _SHOWN_CHARACTERS = 300
-_ADDED_LATER = {"mirror": False}  # parameters of the network that records of older weights lack
 
 
 def save_weights(weights: Mapping[str, Tensor], path: Path = WEIGHTS_FILE) -> None:
@@ -104,15 +103,6 @@ def _name_kind(path: Path) -> str | None:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:_SHOWN_CHARACTERS] or type(error).__name__
-
-
-def read_record(weights: Path) -> dict[str, Any] | None:
-    """Return how the weights were made, from `training.json` beside them; None where there is no such file."""
-    path = weights.parent / RECORD_NAME
-    record = read_json(path)
-    if record is not None and not isinstance(record.get("model"), dict):
-        raise WeightsError(f"{path} has no section 'model'; it should be the record that training writes")
-    return record and record | {"model": _ADDED_LATER | record["model"]}
 
 
 def load_classifier(path: Path, overrides: Sequence[str] = ()) -> Classifier:

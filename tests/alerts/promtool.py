@@ -3,7 +3,7 @@
 import subprocess
 
 from tests.alerts.rules import ROOT
-from tests.programs import need
+from tests.support.programs import need
 
 
 def promtool(*arguments: object) -> None:

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from benchmarks.drift_scores import Pool, count_pictures, score_windows
 from buckets import BOUNDS, bucket_label
+from cifar.archives.reference_outputs import synthetic_images
+from cifar.common.project import class_names
 from input_statistics import STATISTICS
 from tests.alerts.promtool import promtool
 from tests.alerts.rules import ROOT
 from training.baseline import measure_baseline
-from training.certificate import synthetic_images
 from training.evaluate import predict_probabilities
-from training.labels import class_names
 
 MINUTES, A_MINUTE, WINDOW = 20, 50, 15
 RECORDED = {

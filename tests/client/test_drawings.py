@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from client.drawings import SCENES, draw_samples, draw_scene
-from training.labels import class_names
+from cifar.client.drawings import SCENES, draw_samples, draw_scene
+from cifar.common.project import class_names
 
 
 def test_one_scene_is_drawn_for_each_class_in_the_order_of_the_indices():

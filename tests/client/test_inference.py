@@ -6,7 +6,7 @@ import pytest
 import requests
 from PIL import Image
 
-from client import (
+from cifar.client import (
     Guess,
     InferenceClient,
     ModelNotFound,
@@ -16,8 +16,8 @@ from client import (
     ServerUnreachable,
     UnexpectedAnswer,
 )
-from client.inference import find_max_value, split_images
-from client.urls import check_url
+from cifar.client.inference import find_max_value, split_images
+from cifar.common.urls import check_url
 
 CAT = {"prediction": "cat", "class_index": 3, "confidence": 0.9}
 TORCHSERVE_LIMIT_BYTES = 6_553_500

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from client import connection, management
-from client.errors import RequestRefused, ServerError, ServerUnreachable, TokenRefused, UnexpectedAnswer
-from client.management import ManagementClient
-from tests.client.conftest import Reply
+from cifar.client import connection, management
+from cifar.client.management import ManagementClient
+from cifar.common.errors import RequestRefused, ServerError, ServerUnreachable, TokenRefused, UnexpectedAnswer
+from tests.support.fake_server import Reply
 
 VERSION = {
     "modelName": "cifar",
@@ -189,6 +189,6 @@ def test_a_server_that_never_takes_the_new_token_is_asked_a_few_times_only(serve
 
 
 def test_the_own_servers_token_is_not_shown_to_another_machine(monkeypatch, tmp_path):
-    monkeypatch.setattr("client.tokens.KEY_FILE", key_file(tmp_path, "mine"))
+    monkeypatch.setattr("cifar.client.tokens.KEY_FILE", key_file(tmp_path, "mine"))
     assert ManagementClient("http://127.0.0.1:1")._tokens.headers == {"Authorization": "Bearer mine"}
     assert ManagementClient("http://192.0.2.1:1")._tokens.headers == {}

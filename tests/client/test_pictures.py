@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from client import InputUnreadable
-from client.pictures import PictureFile, list_files, open_input, read_array
+from cifar.client import InputUnreadable
+from cifar.client.pictures import PictureFile, list_files, open_input, read_array
 
 
 @pytest.fixture

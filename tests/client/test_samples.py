@@ -3,8 +3,8 @@ import sys
 import numpy as np
 import pytest
 
-from client import InputUnreadable, samples
-from client.samples import (
+from cifar.client import InputUnreadable, samples
+from cifar.client.samples import (
     SampleSource,
     choose_samples,
     prepare_test_set,
@@ -29,7 +29,7 @@ def stand_in_for_training(monkeypatch, tmp_path, code):
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "__init__.py").touch()
     (tmp_path / "training" / "data.py").write_text(code)
-    monkeypatch.setattr(samples, "_ROOT", tmp_path)
+    monkeypatch.setattr(samples, "ROOT", tmp_path)
 
 
 def test_test_set_gives_the_first_image_of_each_class_by_its_place(test_set):

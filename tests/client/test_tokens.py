@@ -5,7 +5,7 @@ import os
 import orjson
 import pytest
 
-from client.tokens import Tokens
+from cifar.client.tokens import Tokens
 
 
 def test_the_token_of_its_kind_is_shown(tmp_path):

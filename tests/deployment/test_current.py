@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from client.errors import ModelNotFound, ServerUnreachable
-from deployment.current import remembered_first, undo
-from launcher.errors import ServingUnusable
-from launcher.serving import ServedVersion, Serving, Underway, read_serving, write_serving
-from training.digest import digest_file
+from cifar.common.errors import ModelNotFound, ServerUnreachable, ServingUnusable
+from cifar.common.files import digest_file
+from cifar.deployment.current import remembered_first, undo
+from cifar.server.desired_state import ServedVersion, Serving, Underway, read_serving, write_serving
 
 ONE = ServedVersion("1.0", "cifar-1.0.mar", "a" * 64)
 
@@ -82,7 +81,7 @@ def test_with_a_full_disk_the_server_is_not_asked(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     write_serving(tmp_path, Serving("1.0", (ONE,)))
-    monkeypatch.setattr("training.atomic_write.os.fsync", fail)
+    monkeypatch.setattr("cifar.common.files.os.fsync", fail)
     asked = []
     with pytest.raises(OSError, match="No space left"), remembered_first(tmp_path, Serving(None, ())):
         asked.append("the server")

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from deployment.follow import FOLLOWED_NAME, Followed, read_followed
-from launcher.errors import InvalidStateFile
+from cifar.common.errors import InvalidStateFile
+from cifar.deployment.follow import FOLLOWED_NAME, Followed, read_followed
 
 URI = "models:/cifar@champion"
 

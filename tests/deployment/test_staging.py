@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from deployment import staging
-from deployment.errors import ArchiveRefused, DeploymentFailed
-from deployment.staging import staged
-from launcher.server import ROOT
-from training.regular_file import open_regular
+from cifar.common.errors import ArchiveRefused, DeploymentFailed
+from cifar.common.files import open_regular
+from cifar.common.project import ROOT
+from cifar.deployment import staging
+from cifar.deployment.staging import staged
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_a_store_that_cannot_be_written_is_told(archive, tmp_path):
 
 def test_what_a_killed_process_has_left_is_removed_and_what_a_running_one_needs_is_not(archive, store):
     code = (
-        "import sys, time; from pathlib import Path; from deployment.staging import staged\n"
+        "import sys, time; from pathlib import Path; from cifar.deployment.staging import staged\n"
         "with staged(Path(sys.argv[1]), Path(sys.argv[2])) as copy:\n"
         "    print(copy, flush=True); time.sleep(60)"
     )

@@ -8,17 +8,16 @@ from typing import Any
 
 import pytest
 
-from client.errors import ServerError
-from client.management import ManagementClient
-from deployment import versions
-from deployment.differences import find_differences
-from deployment.errors import DeploymentFailed, NotDrained
-from deployment.version_status import read_status
-from deployment.versions import drain, remove, wait_until_ready
-from launcher.serving import ServedVersion, Serving, Underway, write_serving
-from tests.client.conftest import FakeServer, Reply, Request
+from cifar.client.management import ManagementClient
+from cifar.common.errors import DeploymentFailed, NotDrained, ServerError
+from cifar.common.files import digest_file
+from cifar.deployment import versions
+from cifar.deployment.differences import find_differences
+from cifar.deployment.version_status import read_status
+from cifar.deployment.versions import drain, remove, wait_until_ready
+from cifar.server.desired_state import ServedVersion, Serving, Underway, write_serving
 from tests.client.test_management import VERSION
-from training.digest import digest_file
+from tests.support.fake_server import FakeServer, Reply, Request
 
 GONE = Reply(404, b'{"code": 404, "type": "ModelVersionNotFoundException", "message": "no version 1.0"}')
 FAILED = Reply(500, b'{"code": 500, "type": "InternalServerException", "message": "Timed out"}')

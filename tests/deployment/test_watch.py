@@ -7,15 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from client.inference import InferenceClient
-from client.management import ManagementClient
-from deployment import watch as watching
-from deployment.certificate import Certificate, find_difference
-from deployment.errors import DeploymentFailed
-from deployment.parity import check_parity
-from deployment.watch import Counts, read_counts, watch
-from tests.client.conftest import NAMES, FakeServer, Reply, Request, red_corner
+from cifar.archives.reference_outputs import Certificate, find_difference
+from cifar.client.inference import InferenceClient
+from cifar.client.management import ManagementClient
+from cifar.common.errors import DeploymentFailed
+from cifar.deployment import watch as watching
+from cifar.deployment.parity import check_parity
+from cifar.deployment.watch import Counts, read_counts, watch
 from tests.client.test_management import VERSION
+from tests.support.fake_server import NAMES, FakeServer, Reply, Request, red_corner
 
 IMAGES = np.zeros((10, 32, 32, 3), np.uint8)
 IMAGES[:, 0, 0, 0] = np.arange(10)

@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from benchmarks.own_prometheus import own_prometheus
+from cifar.archives.reference_outputs import synthetic_images
+from cifar.common.files import digest_file
+from cifar.common.project import class_names
+from cifar.server.torchserve import TorchServe
 from grafana.ask import Prometheus
-from launcher.server import TorchServe
-from tests.e2e.service import Service, build_archive, write_config
-from tests.programs import need
+from tests.support.programs import need
+from tests.support.service import Service, build_archive, write_config
 from training.baseline import measure_baseline
 from training.baseline_file import write_baseline
-from training.certificate import synthetic_images
-from training.digest import digest_file
 from training.evaluate import predict_probabilities
-from training.labels import class_names
 from training.model import ModelParams, build_classifier
 from training.weights import save_weights
 

@@ -10,11 +10,11 @@ import pytest
 import yaml
 
 from benchmarks.own_server import find_free_ports
-from client.sessions import MAX_SOCKET_PATH_BYTES
-from launcher.server import ROOT
-from tests.e2e.service import BIN
+from cifar.client.sessions import MAX_SOCKET_PATH_BYTES
+from cifar.common.project import ROOT
+from tests.support.service import BIN
 
-FOLDERS = ("client", "deployment", "handler", "launcher", "monitoring", "targets", "training")
+FOLDERS = ("cifar", "handler", "targets", "training")
 
 
 @pytest.fixture
@@ -67,7 +67,8 @@ def test_commands_without_an_address_mean_the_server_of_their_checkout(checkout,
 
 def test_the_monitor_of_a_checkout_scrapes_its_server(checkout):
     program = (
-        "from client.addresses import own_addresses; from monitoring.targets import follow_metrics_address; "
+        "from cifar.common.addresses import own_addresses; "
+        "from cifar.monitoring.targets import follow_metrics_address; "
         "assert follow_metrics_address(own_addresses())"
     )
     subprocess.run([sys.executable, "-c", program], cwd="/", env=os.environ | {"PYTHONPATH": str(checkout)}, check=True)

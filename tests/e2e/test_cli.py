@@ -8,11 +8,11 @@ import orjson
 import pytest
 from PIL import Image
 
-from client.inference import InferenceClient
-from tests.e2e.service import BIN
-from tests.odd_images import CONVERTED, SENT_AS_THEY_ARE
-from training.image_files import decode_image_file
-from training.labels import class_names
+from cifar.client.inference import InferenceClient
+from cifar.common.image_files import decode_image_file
+from cifar.common.project import class_names
+from tests.support.odd_images import CONVERTED, SENT_AS_THEY_ARE
+from tests.support.service import BIN
 
 
 @pytest.fixture

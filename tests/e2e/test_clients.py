@@ -20,9 +20,8 @@ from open_inference.openapi.types.request_output import RequestOutput
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
-from launcher.server import ROOT
+from cifar.common.project import ROOT, class_names
 from tests.handler.samples import png_of
-from training.labels import class_names
 
 KSERVE_PYTHON = ROOT / ".venv" / "kserve" / "bin" / "python"  # made by `make test`
 LABELS = list(class_names())

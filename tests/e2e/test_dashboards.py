@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from client.inference import InferenceClient
+from cifar.archives.reference_outputs import synthetic_images
+from cifar.client.inference import InferenceClient
+from cifar.server.desired_state import ServedVersion, Serving, tell_prometheus
 from grafana.ask import Prometheus, substitute
 from grafana.build import FOLDER
 from grafana.draw import draw
 from grafana.page import DEPLOYED, STARTED
-from launcher.serving import ServedVersion, Serving, tell_prometheus
-from tests.e2e.service import Service
-from training.certificate import synthetic_images
+from tests.support.service import Service
 
 STEP_S = 1
 PAGES: dict[str, dict[str, Any]] = {file.stem: json.loads(file.read_text()) for file in sorted(FOLDER.glob("*.json"))}

@@ -16,23 +16,33 @@ import psutil
 import pytest
 
 from benchmarks.steady_load import SteadyLoad
-from client.errors import CifarError, ConfigUnusable, ModelNotFound, ServerUnreachable, VersionIsDefault
-from client.management import ManagementClient
-from deployment.deploy import Change, Options, deploy
-from deployment.differences import find_differences
-from deployment.errors import ArchiveRefused, DeploymentFailed, NothingToRollBackTo, VersionTaken
-from deployment.rollback import rollback
-from deployment.signing import sign_archive
-from deployment.steps import Steps
-from deployment.target import Target
-from deployment.undeploy import scale, undeploy
-from deployment.version_status import read_status
-from launcher.errors import ArchiveUnusable
-from launcher.server import ROOT, TorchServe
-from launcher.serving import forget_serving, read_serving
-from tests.deployment.keys import write_pair
-from tests.e2e.service import BIN, write_config
-from tests.e2e.tiny import copy_handler, tiny_archive
+from cifar.archives.signing import sign_archive
+from cifar.client.management import ManagementClient
+from cifar.common.errors import (
+    ArchiveRefused,
+    ArchiveUnusable,
+    CifarError,
+    ConfigUnusable,
+    DeploymentFailed,
+    ModelNotFound,
+    NothingToRollBackTo,
+    ServerUnreachable,
+    VersionIsDefault,
+    VersionTaken,
+)
+from cifar.common.project import ROOT
+from cifar.deployment.deploy import Change, Options, deploy
+from cifar.deployment.differences import find_differences
+from cifar.deployment.rollback import rollback
+from cifar.deployment.steps import Steps
+from cifar.deployment.target import Target
+from cifar.deployment.undeploy import scale, undeploy
+from cifar.deployment.version_status import read_status
+from cifar.server.desired_state import forget_serving, read_serving
+from cifar.server.torchserve import TorchServe
+from tests.support.keys import write_pair
+from tests.support.service import BIN, write_config
+from tests.support.tiny import copy_handler, tiny_archive
 
 QUICK = Options(watch_s=0.5, settle_s=0.2)
 
@@ -337,8 +347,8 @@ STEPS = [
 def test_killed_after_any_step_it_is_finished_by_the_same_command(site, step):
     code = (
         "import sys; from pathlib import Path\n"
-        "from deployment.commands import find_target\n"
-        "from deployment.deploy import Options, deploy; from deployment.steps import Steps\n"
+        "from cifar.cli.deployment import find_target\n"
+        "from cifar.deployment.deploy import Options, deploy; from cifar.deployment.steps import Steps\n"
         "archive, *where = map(Path, sys.argv[1:])\n"
         "deploy(archive, find_target(*where), Steps(), Options(watch_s=0.3, settle_s=0.3))"
     )
@@ -394,8 +404,8 @@ def test_what_was_checked_is_what_runs_when_a_deployment_is_resumed(site, monkey
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("deployment.deploy.check_parity", kill)
-        patch.setattr("deployment.deploy.Rollout._undo", lambda *arguments, **options: None)
+        patch.setattr("cifar.deployment.deploy.check_parity", kill)
+        patch.setattr("cifar.deployment.deploy.Rollout._undo", lambda *arguments, **options: None)
         with pytest.raises(Killed):
             site.deploy("2.0")
     before = site.pids("2.0")
@@ -407,13 +417,13 @@ def test_what_was_checked_is_what_runs_when_a_deployment_is_resumed(site, monkey
 
 
 def test_an_archive_that_is_changed_while_it_is_registered_is_taken_back(site, monkeypatch):
-    from deployment.versions import wait_until_ready
+    from cifar.deployment.versions import wait_until_ready
 
     def swap(*arguments: object) -> object:
         (site.target.store / "cifar-2.0.mar").write_bytes(site.archives["3.0"].read_bytes())
         return wait_until_ready(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("deployment.deploy.wait_until_ready", swap)
+    monkeypatch.setattr("cifar.deployment.deploy.wait_until_ready", swap)
     with pytest.raises(DeploymentFailed, match=r"cifar-2\.0\.mar was changed while it was registered"):
         site.deploy("2.0")
     assert site.served() == {"1.0": True}
@@ -487,8 +497,8 @@ def test_an_interrupted_deployment_is_undone_by_another_and_by_a_rollback(site, 
     def interrupted(version: str) -> None:
         """Leave a deployment as a SIGKILL in its watch leaves it: the undoing does not happen either."""
         with monkeypatch.context() as patch:
-            patch.setattr("deployment.deploy.watch", raise_killed)
-            patch.setattr("deployment.deploy.Rollout._undo", lambda *arguments, **options: None)
+            patch.setattr("cifar.deployment.deploy.watch", raise_killed)
+            patch.setattr("cifar.deployment.deploy.Rollout._undo", lambda *arguments, **options: None)
             with pytest.raises(Killed):
                 site.deploy(version)
         assert site.served() == {"1.0": False, version: True}
@@ -541,7 +551,7 @@ def test_with_a_full_disk_nothing_is_changed_that_could_not_be_remembered(site, 
 
     for act in (lambda: scale("1.0", 1, site.target, Steps(), QUICK), site.rollback, lambda: site.undeploy("1.0")):
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-            patch.setattr("training.atomic_write.os.fsync", fail)
+            patch.setattr("cifar.common.files.os.fsync", fail)
             act()
         assert (site.served(), len(site.pids("1.0"))) == (served, 2)
         assert read_serving(site.target.store) == before
@@ -557,7 +567,7 @@ def test_the_end_of_the_java_process_in_a_deployment_leaves_the_old_version(site
         raise ServerUnreachable("there", "it was killed")
 
     with monkeypatch.context() as patch:
-        patch.setattr("deployment.deploy.check_parity", kill_java)
+        patch.setattr("cifar.deployment.deploy.check_parity", kill_java)
         with pytest.raises(CifarError):
             site.deploy("2.0")
     site.server.start()

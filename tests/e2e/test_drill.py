@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from cifar.common.errors import ProgramMissing
 from drill.run import play
 from drill.scenarios import SCENARIOS, Supplies
 from drill.shortening import Shortening
 from drill.site import run_site
-from monitoring.errors import ProgramMissing
-from tests.e2e.tiny import copy_handler, tiny_archive
-from tests.programs import need
+from tests.support.programs import need
+from tests.support.tiny import copy_handler, tiny_archive
 
 # A worker is there within 20 s even on a busy machine.
 QUICK = Shortening(divisor=60, shortest_window_s=15, shortest_for_s=20)

@@ -7,8 +7,8 @@ import grpc
 import orjson
 import pytest
 
-from tests.e2e.predictions_stub import predictions
 from tests.handler.samples import npy_of, png_of, tensor_of
+from tests.support.predictions_stub import predictions
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import requests
 
-from tests.e2e.service import BIN
+from tests.support.service import BIN
 
 SPEC = "models:\n  min-workers: 1\n  max-workers: 1\n  m1:\n    url: cifar-1.0.mar\ndag:\n  m1: []\n"
 HANDLER = "def handle(data, context):\n    return [b'stranger'] * len(data or [])\n"

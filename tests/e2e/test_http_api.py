@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from launcher.server import ROOT
+from cifar.common.project import ROOT
 
 PAGE = (ROOT / "docs" / "http-api.md").read_text()
 PREPARE = PAGE.partition("```bash\n")[2].partition("```")[0]

@@ -15,17 +15,17 @@ import psutil
 import pytest
 import requests
 
-from client.errors import ConfigUnusable
-from client.management import ManagementClient
-from launcher.errors import ArchiveUnusable, PortTaken, StartFailed
-from launcher.java import find_java_home
-from launcher.readiness import wait_until_ready
-from launcher.server import ROOT, TorchServe
-from launcher.serving import ServedVersion, Serving, read_serving, store_lock, write_serving
-from launcher.state import read_state
-from tests.e2e.service import BIN, build_archive, write_config
-from training.archive import normalise
-from training.digest import digest_file
+from cifar.archives.build import normalise
+from cifar.client.management import ManagementClient
+from cifar.common.errors import ArchiveUnusable, ConfigUnusable, PortTaken, StartFailed
+from cifar.common.files import digest_file
+from cifar.common.project import ROOT
+from cifar.server.desired_state import ServedVersion, Serving, read_serving, store_lock, write_serving
+from cifar.server.java import find_java_home
+from cifar.server.readiness import wait_until_ready
+from cifar.server.run_state import read_state
+from cifar.server.torchserve import TorchServe
+from tests.support.service import BIN, build_archive, write_config
 from training.weights import save_weights
 
 
@@ -123,7 +123,7 @@ def test_full_disk_leaves_no_server_behind(server, monkeypatch):
         launched.append(state)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("launcher.server.write_state", fail)
+    monkeypatch.setattr("cifar.server.torchserve.write_state", fail)
     with pytest.raises(StartFailed, match="cannot be written: No space left on device"):
         server.start()
     [state] = launched
@@ -242,7 +242,7 @@ def scale_to_nothing(server: TorchServe) -> None:
 
 @pytest.mark.parametrize("fault", [lose_the_unpacked_archive, unregister_all, scale_to_nothing])
 def test_up_starts_a_server_again_that_serves_nobody_and_does_not_recover(server, monkeypatch, fault):
-    monkeypatch.setattr("launcher.server.RECOVERY_S", 8.0)
+    monkeypatch.setattr("cifar.server.torchserve.RECOVERY_S", 8.0)
     server.start()
     first = server.process
     assert first is not None
@@ -258,7 +258,7 @@ def test_up_starts_a_server_again_that_serves_nobody_and_does_not_recover(server
 
 
 def test_up_does_not_start_a_server_again_that_serves_some(server, monkeypatch):
-    monkeypatch.setattr("launcher.server.RECOVERY_S", 8.0)
+    monkeypatch.setattr("cifar.server.torchserve.RECOVERY_S", 8.0)
     server.start()
     first = server.process
     take_what_was_unpacked(server)
@@ -290,7 +290,7 @@ def test_a_deployment_that_ended_while_up_waited_stays(server, archive, monkeypa
             deployed.append("2.0")
         return ready
 
-    monkeypatch.setattr("launcher.server.wait_until_ready", wait)
+    monkeypatch.setattr("cifar.server.torchserve.wait_until_ready", wait)
     [ready] = server.start()
     assert (ready.version, deployed) == ("2.0", ["2.0"])
     serving = read_serving(store)
@@ -308,7 +308,7 @@ def test_what_is_deployed_while_a_named_archive_starts_is_not_forgotten(server, 
         write_serving(server.model_store, Serving("1.0", (one,)))
         return ready
 
-    monkeypatch.setattr("launcher.server.wait_until_ready", wait)
+    monkeypatch.setattr("cifar.server.torchserve.wait_until_ready", wait)
     named.start()
     assert read_serving(server.model_store) == Serving("1.0", (one,))
 
@@ -480,7 +480,7 @@ def poll(url: str, body: bytes, deadline_s: float) -> requests.Response | None:
 
 def test_config_is_what_the_command_says(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "client.cli", "up", "--config", str(tmp_path / "none.properties")],
+        [sys.executable, "-m", "cifar.cli.main", "up", "--config", str(tmp_path / "none.properties")],
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1

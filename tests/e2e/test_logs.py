@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from deployment.watch import read_counts
-from tests.e2e.service import Service
+from cifar.deployment.watch import read_counts
+from tests.support.service import Service
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 UNKNOWN = b"GET x HTTP/1.1\r\nHost: a\r\n\r\n"

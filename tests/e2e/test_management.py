@@ -13,13 +13,13 @@ import pytest
 import requests
 import torch
 
-from client.errors import ModelNotFound, RequestRefused, TokenRefused, VersionExists, VersionIsDefault
-from client.inference import InferenceClient
-from client.management import ManagementClient, ModelVersion
-from client.tokens import Tokens
-from launcher.server import TorchServe
-from tests.e2e.service import BIN, Service, build_archive, free_ports, write_config
-from tests.e2e.tiny import copy_handler, tiny_archive
+from cifar.client.inference import InferenceClient
+from cifar.client.management import ManagementClient, ModelVersion
+from cifar.client.tokens import Tokens
+from cifar.common.errors import ModelNotFound, RequestRefused, TokenRefused, VersionExists, VersionIsDefault
+from cifar.server.torchserve import TorchServe
+from tests.support.service import BIN, Service, build_archive, free_ports, write_config
+from tests.support.tiny import copy_handler, tiny_archive
 from training.model import ModelParams, build_classifier
 from training.weights import save_weights
 

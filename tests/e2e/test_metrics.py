@@ -11,12 +11,12 @@ import requests
 import yaml
 
 from buckets import BOUNDS
-from client.inference import InferenceClient
-from launcher.server import ROOT
+from cifar.client.inference import InferenceClient
+from cifar.common.project import ROOT
 from telemetry import HAND_OVER_AFTER_S
 from tests.alerts.names import metrics_of
 from tests.alerts.rules import rules
-from tests.e2e.service import Service
+from tests.support.service import Service
 
 _SERIES = re.compile(r"^(\w+)\{([^}]*)\} ([\d.eE+-]+)$", re.MULTILINE)
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 import requests
 
-from launcher.java import find_java_home
-from launcher.server import ROOT, TorchServe
-from tests.e2e.service import BIN, write_config
-from tests.e2e.tiny import copy_handler, tiny_archive
+from cifar.common.project import ROOT
+from cifar.server.java import find_java_home
+from cifar.server.torchserve import TorchServe
+from tests.support.service import BIN, write_config
+from tests.support.tiny import copy_handler, tiny_archive
 
 RAW = {"Content-Type": "application/octet-stream"}
 

@@ -20,7 +20,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from launcher.server import ROOT
+from cifar.common.project import ROOT
 from tests.handler.samples import png_of
 
 DOCUMENT = ROOT / "docs" / "openapi.yaml"

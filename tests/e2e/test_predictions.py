@@ -10,7 +10,7 @@ import requests
 import torch
 from PIL import Image
 
-from training.labels import class_names
+from cifar.common.project import class_names
 
 JSON = "application/json"
 RAW = "application/octet-stream"

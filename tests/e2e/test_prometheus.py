@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable
 
-from client.inference import InferenceClient
+from cifar.archives.reference_outputs import synthetic_images
+from cifar.client.inference import InferenceClient
 from tests.alerts.rules import rules
-from training.certificate import synthetic_images
 
 
 def wait_until(holds: Callable[[], object]) -> None:

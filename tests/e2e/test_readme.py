@@ -1,5 +1,6 @@
-"""The README's commands run, and the Makefile and dvc.yaml pack the same files."""
+"""The README's commands run."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,14 +11,10 @@ import orjson
 import pytest
 from PIL import Image
 
-from launcher.server import ROOT
+from cifar.common.project import ROOT
+from tests.support.service import BIN, run
 
 README = (ROOT / "README.md").read_text()
-ARCHIVER_OPTIONS = (
-    "--handler handler/cifar_handler.py",
-    "--extra-files 'handler/*.py,handler/*.json'",
-    "--config-file handler/model-config.yaml",
-)
 
 
 def curl_commands() -> list[str]:
@@ -47,12 +44,22 @@ def test_curl_as_in_the_readme_is_answered(torchserve, tmp_path, command):
     assert first["prediction"]
 
 
-@pytest.mark.parametrize("file", ["README.md", "Makefile", "dvc.yaml"])
-def test_every_place_that_shows_the_archiver_shows_the_same_command(file):
-    text = re.sub(r"\\\n\s*|\n\s+(?=--)", " ", (ROOT / file).read_text())
-    assert "torch-model-archiver --force --model-name cifar --version" in text
-    for option in ARCHIVER_OPTIONS:
-        assert option in text, f"{file} lacks {option}"
+def test_the_plain_archiver_packs_the_same_files(archive, tmp_path):
+    command = re.search(r"torch-model-archiver (?:.*\\\n)*.*", README)
+    assert command is not None
+    (tmp_path / "model_store").mkdir()
+    with zipfile.ZipFile(archive) as content:
+        content.extract("model.pt", tmp_path)
+        expected = {name: content.read(name) for name in content.namelist() if not name.startswith("MAR-INF/")}
+    plain = (
+        command[0]
+        .replace("artifacts/model.pt", str(tmp_path / "model.pt"))
+        .replace("--export-path model_store", f"--export-path {tmp_path}/model_store")
+    )
+    run("bash", "-c", plain, env={"TMPDIR": str(tmp_path), "PATH": f"{BIN}:{os.environ['PATH']}"})
+    with zipfile.ZipFile(tmp_path / "model_store" / "cifar.mar") as content:
+        packed = {name: content.read(name) for name in content.namelist() if not name.startswith("MAR-INF/")}
+    assert packed == expected
 
 
 def test_archive_holds_all_of_handler(archive):

@@ -16,13 +16,13 @@ import requests
 from PIL import Image
 
 from bad_input import STATUS_OF_CODE
-from tests.e2e.service import Service
 from tests.handler.bad_forms import BAD_FORMS
 from tests.handler.bad_headers import BAD_HEADERS
 from tests.handler.bad_tensors import BAD_BINARY, BAD_NPY, BAD_OPEN_INFERENCE
 from tests.handler.heavy_files import jpeg_of_scans, jpeg_with, png_chunk, png_of_zeros, png_with
 from tests.handler.samples import JPEG, PNG, encode
 from tests.handler.test_decoding import BAD
+from tests.support.service import Service
 
 RAW = "application/octet-stream"
 CLIENTS = 64

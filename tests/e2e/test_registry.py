@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from deployment.commands import find_target
-from deployment.deploy import Options
-from deployment.errors import ArchiveRefused, RegistryUnusable
-from deployment.follow import follow, read_followed
-from deployment.promote import promote, record
-from deployment.rollback import rollback
-from deployment.steps import Steps
-from deployment.target import Target
-from deployment.version_status import read_status
-from launcher.server import TorchServe
-from launcher.serving import read_serving
-from tests.e2e.service import BIN, write_config
-from tests.e2e.tiny import copy_handler, tiny_archive
+from cifar.cli.deployment import find_target
+from cifar.common.errors import ArchiveRefused, RegistryUnusable
+from cifar.deployment.deploy import Options
+from cifar.deployment.follow import follow, read_followed
+from cifar.deployment.promote import promote, record
+from cifar.deployment.rollback import rollback
+from cifar.deployment.steps import Steps
+from cifar.deployment.target import Target
+from cifar.deployment.version_status import read_status
+from cifar.server.desired_state import read_serving
+from cifar.server.torchserve import TorchServe
+from tests.support.service import BIN, write_config
+from tests.support.tiny import copy_handler, tiny_archive
 from tests.training.made_model import make_model
 from training.register import main as register
 from training.tracking import TrackedRun
@@ -154,7 +154,7 @@ def test_a_changed_file_is_refused_with_the_reason_and_not_tried_again(site, cap
 
 def is_of(path: Path, version: int) -> bool:
     """Tell whether a file in MLflow's store is the TorchScript file of a version."""
-    from training.digest import digest_file
+    from cifar.common.files import digest_file
 
     return bool(digest_file(path) == client().get_model_version("cifar", str(version)).tags["model_digest"])
 

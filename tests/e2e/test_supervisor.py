@@ -14,9 +14,9 @@ import psutil
 import pytest
 import requests
 
-from launcher.server import TorchServe
-from launcher.state import read_state
-from tests.e2e.service import BIN, write_config
+from cifar.server.run_state import read_state
+from cifar.server.torchserve import TorchServe
+from tests.support.service import BIN, write_config
 
 # Until it is seen that nobody is served, until a server that runs counts as lost, until it has stopped, and to spare.
 BOUND_S = 90.0
@@ -51,7 +51,7 @@ def supervisors(server: TorchServe) -> list[psutil.Process]:
     return [
         process
         for process in psutil.process_iter(["cmdline"])
-        if "launcher.supervisor" in (process.info["cmdline"] or ()) and run_dir in process.info["cmdline"]
+        if "cifar.server.supervisor" in (process.info["cmdline"] or ()) and run_dir in process.info["cmdline"]
     ]
 
 

@@ -11,9 +11,9 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from cifar.common.project import ROOT
 from grafana.ask import substitute
 from grafana.build import FOLDER, dashboards
-from launcher.server import ROOT
 from tests.alerts.names import known_metrics, metrics_of
 from tests.alerts.promtool import promtool
 

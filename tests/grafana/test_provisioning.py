@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from cifar.common.project import ROOT
 from grafana.build import dashboards
 from grafana.panels import DATASOURCE
-from launcher.server import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 
 from bad_input import STATUS_OF_CODE
 from body_headers import MAX_BODY_BYTES, check_form_headers, lower_names, read_body
+from cifar.common.project import CONFIG
 from decoding import BadInput, decode_request
-from launcher.server import CONFIG
 from tests.handler.bad_headers import BAD_HEADERS
 from tests.handler.samples import FLAT, IMAGE, JSON, RAW
 

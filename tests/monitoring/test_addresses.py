@@ -1,8 +1,8 @@
 import pytest
 
-from launcher.server import ROOT
-from monitoring.addresses import parse_endpoint, read_alert_log, read_alertmanager
-from monitoring.errors import AddressesUnusable
+from cifar.common.errors import AddressesUnusable
+from cifar.common.project import ROOT
+from cifar.monitoring.addresses import parse_endpoint, read_alert_log, read_alertmanager
 
 
 def test_the_repositorys_files_name_the_usual_addresses():

@@ -12,13 +12,12 @@ import psutil
 import pytest
 import requests
 
-from launcher.errors import InvalidStateFile, PortTaken
-from launcher.processes import identify
-from launcher.server import ROOT
-from monitoring.errors import MonitorFailed, ProgramMissing
-from monitoring.monitor import Monitor
-from monitoring.programs import list_programs
-from monitoring.state import Started, read_started, write_started
+from cifar.common.errors import InvalidStateFile, MonitorFailed, PortTaken, ProgramMissing
+from cifar.common.processes import identify
+from cifar.common.project import ROOT
+from cifar.monitoring.monitor import Monitor
+from cifar.monitoring.programs import list_programs
+from cifar.monitoring.state import Started, read_started, write_started
 from tests.monitoring.watched import copy_configuration, get, messages, wait_until
 
 NAMES = ["Alert log", "Alertmanager", "Prometheus"]
@@ -154,7 +153,7 @@ def test_a_second_start_keeps_the_processes_and_takes_changed_rules(running):
 
 
 def test_a_running_prometheus_that_refuses_changed_rules_goes_on_and_the_error_says_why(running, monkeypatch):
-    monkeypatch.setattr("monitoring.daemons._RELOAD_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("cifar.monitoring.daemons._RELOAD_TIMEOUT_S", 1.0)
     before = pids(running)
     broken = running.prometheus_config.parent / "alerts" / "broken.yaml"
     broken.write_text("groups: [{name: broken, rules: [{record: a, expr: '('}]}]")
@@ -188,7 +187,7 @@ def test_down_ends_all_of_it_keeps_what_was_measured_and_does_not_mind_none(moni
 
 
 def cifar(*arguments: object, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "client.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "cifar.cli.main", *map(str, arguments)]
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
 

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 
-from monitoring import receiver
-from tests.e2e.service import free_ports
+from cifar.monitoring import receiver
 from tests.monitoring.watched import wait_until
+from tests.support.service import free_ports
 
 TOKEN = "5" * 64
 

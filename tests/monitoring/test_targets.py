@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from client.addresses import CONFIG, read_addresses
-from client.errors import ConfigUnusable
-from monitoring.targets import TARGETS, follow_metrics_address
+from cifar.common.addresses import read_addresses
+from cifar.common.errors import ConfigUnusable
+from cifar.common.project import CONFIG
+from cifar.monitoring.targets import TARGETS, follow_metrics_address
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import requests
 
-from launcher.server import ROOT
-from monitoring.monitor import Monitor
-from tests.e2e.service import free_ports
+from cifar.common.project import ROOT
+from cifar.monitoring.monitor import Monitor
+from tests.support.service import free_ports
 
 ALWAYS = """
 groups:

@@ -3,8 +3,8 @@
 import orjson
 import torch
 
-from training.certificate import synthetic_images
-from training.digest import digest_file
+from cifar.archives.reference_outputs import synthetic_images
+from cifar.common.files import digest_file
 from training.export import describe, export
 from training.model import ModelParams, build_classifier
 from training.weights import plain_values, save_weights

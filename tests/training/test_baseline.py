@@ -7,13 +7,13 @@ import orjson
 import pytest
 
 from buckets import BOUNDS, bucket_label
+from cifar.common.files import digest_file
+from cifar.common.project import class_names
+from cifar.common.training_record import read_record
 from histogram import Histogram
 from input_statistics import STATISTICS, describe_picture
 from training.baseline import measure_baseline
 from training.baseline_file import BASELINE_NAME, read_baseline, write_baseline
-from training.digest import digest_file
-from training.labels import class_names
-from training.weights import read_record
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PRETRAINED = sorted((REPOSITORY / "training" / "pretrained").glob("*/best_cnn_model.pth"))

@@ -11,11 +11,11 @@ import orjson
 import pytest
 import torch
 
+from cifar.common.console import console
+from cifar.common.files import digest_file
 from training.calibration import expected_calibration_error
-from training.command import console
 from training.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from training.data import save_dataset
-from training.digest import digest_file
 from training.errors import ParameterError, TrainingError, WeightsError
 from training.evaluate import (
     HEADLINES,

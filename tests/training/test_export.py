@@ -5,10 +5,10 @@ import orjson
 import pytest
 import torch
 
+from cifar.archives.reference_outputs import synthetic_images
+from cifar.common.files import digest_file
 from training.baseline_file import write_baseline
-from training.certificate import synthetic_images
 from training.data import save_dataset
-from training.digest import digest_file
 from training.errors import ExportRefused, GateClosed, ParameterError
 from training.export import describe, export, largest_difference, main
 from training.model import ModelParams, build_classifier

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from training.digest import digest_file
+from cifar.common.files import digest_file, write_json
+from cifar.common.project import class_names
 from training.errors import GateClosed, ParameterError
 from training.gate import GateParams, pass_gate
-from training.json_file import write_json
-from training.labels import class_names
 from training.params import load_params
 
 REPOSITORY = Path(__file__).resolve().parents[2]

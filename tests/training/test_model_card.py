@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from cifar.common.files import digest_file, read_json, write_json
+from cifar.common.project import class_names
 from training.corruptions import CORRUPTIONS
-from training.digest import digest_file
 from training.errors import WeightsError
-from training.json_file import read_json, write_json
-from training.labels import class_names
 from training.model import ModelParams, build_classifier
 from training.model_card import CARD_NAME, PRETRAINED, card, main, multiplications, write_card
 from training.weights import plain_values, save_weights

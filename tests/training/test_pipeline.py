@@ -24,9 +24,9 @@ import yaml
 from moto.server import ThreadedMotoServer
 from PIL import Image
 
+from cifar.common.project import class_names
 from training.data import Dataset
 from training.evaluate import HEADLINES
-from training.labels import class_names
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -36,22 +36,19 @@ MODULE_OF = {name: stage["cmd"].split()[-1] for name, stage in STAGES.items() if
 
 # Modules that a stage may import without depending on them, and why they cannot change what it makes.
 WITHOUT_INFLUENCE = {
-    "training.atomic_write": "how a file comes to its place, not what is in it",
+    "cifar.common.console": "messages and exit codes",
+    "cifar.common.errors": "names of errors",
+    "cifar.common.files": "how a file comes to its place and is opened, not what is in it",
+    "cifar.common.mlflow_store": "where MLflow's store is",
     "training.checkpoint_kinds": "names files that are no weights",
-    "training.command": "messages and exit codes",
-    "training.console": "what a terminal can show",
-    "training.environment": "what MLflow is told of the machine",
+    "training.environment": "what MLflow is told of the machine and the commit",
     "training.errors": "names of errors",
     "training.external_checkpoint": "unwraps checkpoints that the pipeline does not write",
     "training.interrupt": "when a run stops; what it resumes to is checkpoint's",
-    "training.json_file": "how JSON is written",
     "training.params": "hands on values, which are parameters of the stage",
     "training.progress": "what the terminal shows",
-    "training.provenance": "names the commit in the record",
-    "training.regular_file": "which files are opened",
     "training.torchvision_compat": "lets torchvision be imported",
     "training.tracking": "what MLflow is told",
-    "training.tracking_store": "where MLflow's store is",
 }
 
 
@@ -390,7 +387,7 @@ def test_stage_depends_on_the_modules_that_change_its_result(stage):
     imported = modules_imported(MODULE_OF[stage], other_stages | WITHOUT_INFLUENCE.keys())
     listed = {dep.removesuffix(".py").replace("/", ".") for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
     assert listed == imported
-    if "training.labels" in imported:
+    if "cifar.common.project" in imported:
         assert "handler/index_to_name.json" in STAGES[stage]["deps"]  # what it reads
 
 

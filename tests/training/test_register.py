@@ -14,9 +14,9 @@ import orjson
 import pytest
 import torch
 
+from cifar.archives.reference_outputs import synthetic_images
+from cifar.common.files import digest_file
 from tests.training.made_model import PARAMS, make_model, write
-from training.certificate import synthetic_images
-from training.digest import digest_file
 from training.errors import RegistrationRefused
 from training.model import build_classifier
 from training.register import main

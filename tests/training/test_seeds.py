@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from cifar.common.files import digest_file, read_json, write_json
 from training.data import save_dataset
-from training.digest import digest_file
 from training.errors import ParameterError, WeightsError
 from training.evaluate import read_evaluation
-from training.json_file import read_json, write_json
 from training.seeds import main, read_seeds, spread, summarise
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from cifar.common.errors import TrackingError
+from cifar.common.mlflow_store import first_contact, without_credentials
 from training.environment import describe_environment, installed_distributions
-from training.errors import TrackingError
 from training.tracking import RunLog, TrackedRun, has_run
-from training.tracking_store import first_contact, without_credentials
 
 RETRIES, TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
 

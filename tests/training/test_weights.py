@@ -7,9 +7,10 @@ import orjson
 import pytest
 import torch
 
+from cifar.common.training_record import read_record
 from training.errors import ParameterError, WeightsError
 from training.model import ModelParams, build_classifier, build_network, resolve
-from training.weights import load_classifier, load_weights, params_of_shapes, plain_values, read_record, save_weights
+from training.weights import load_classifier, load_weights, params_of_shapes, plain_values, save_weights
 
 SMALL = ModelParams("SimpleCNN", filters=(2, 3), hidden_width=4)
 

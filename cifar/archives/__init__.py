@@ -1,0 +1,1 @@
+"""What a .mar holds: layout, building, checks, reference outputs, signatures."""

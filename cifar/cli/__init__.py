@@ -1,0 +1,1 @@
+"""The `cifar` command: options, tables, exit codes. The only package that knows all others."""

@@ -1,0 +1,39 @@
+"""The `cifar` command."""
+
+import sys
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from cifar.cli.archive import archive
+from cifar.cli.deployment import deploy, follow, rollback, scale, undeploy
+from cifar.cli.monitor import monitor
+from cifar.cli.predict import predict
+from cifar.cli.server import down, ready, up
+from cifar.cli.status import status
+from cifar.cli.trace import trace
+from cifar.common.console import accept_any_text
+from cifar.common.errors import CifarError
+
+app = typer.Typer(
+    help="CIFAR-10 on TorchServe.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # they would print whole images
+)
+for _command in (up, ready, down, predict, archive, deploy, rollback, undeploy, scale, follow, status, trace, monitor):
+    app.command()(_command)
+
+
+def main() -> None:
+    """Run the command; errors that a person can fix become one red message instead of a traceback."""
+    accept_any_text()
+    try:
+        app()
+    except (CifarError, OSError) as error:  # OSError: a full disk, a folder that cannot be written
+        Console(stderr=True).print(Text(str(error), style="red"), soft_wrap=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

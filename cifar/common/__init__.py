@@ -1,0 +1,1 @@
+"""The ground that all layers stand on: project paths and names, errors, files, locks, processes, addresses."""
