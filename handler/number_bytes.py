@@ -70,9 +70,13 @@ def _in_range(numbers: _Numbers) -> bool:
 def _have_exponents(numbers: _Numbers) -> bool:
     """Tell whether the bytes at the place of the exponent differ from those at the other end.
 
-    In an image they are of the same colours, whatever it shows: a constant one is all 0.75 as float32.
+    In an image they are of the same colours, whatever it shows: a constant one is all 0.75 as float32. Columns in two
+    colours in turns can repeat after two bytes, which no float of more than two bytes does.
     """
     numbers = numbers[numbers != 0]
+    pairs = numbers.view(np.uint16).reshape(len(numbers), -1)
+    if (pairs == pairs[:, :1]).all():
+        return False
     places = numbers.view(np.uint8).reshape(len(numbers), -1)
     exponents, others = (places[:, -1], places[:, 0]) if numbers.dtype.isnative else (places[:, 0], places[:, -1])
     return bool(np.isin(others, np.unique(exponents)).mean() < 0.5)
