@@ -1,4 +1,4 @@
-"""Archives that are wrong on purpose. Each bears its own parity certificate: a deployment's checks let it pass."""
+"""Archives that are wrong on purpose. Each bears its own reference outputs: a deployment's checks let it pass."""
 
 import copy
 import re

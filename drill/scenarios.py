@@ -14,11 +14,11 @@ from pathlib import Path
 from rich.console import Console
 
 from cifar.common.errors import CifarError
-from cifar.deployment.deploy import Options, deploy
+from cifar.deployment.deploy import DeployOptions, deploy
 from cifar.deployment.rollback import rollback
 from cifar.deployment.steps import Step, Steps
 from cifar.deployment.undeploy import scale
-from cifar.server.desired_state import read_serving
+from cifar.server.desired_state import read_desired_state
 from drill.archives import make_copy, make_slow, make_wrong
 from drill.site import DrillFailed, Site, wait_until
 from drill.traffic import Images
@@ -120,9 +120,11 @@ def _register_by_hand(site: Site, supplies: Supplies) -> Iterator[Cause]:
     archive = make_copy(supplies.weights, "6.6", _folder(site, "copy"))
     shutil.copy(archive, site.server.model_store)
     with site.manage() as management:
-        if read_serving(site.server.model_store) is None:  # nothing was deployed yet: then every version is as good
+        if (
+            read_desired_state(site.server.model_store) is None
+        ):  # nothing was deployed yet: then every version is as good
             workers = len(management.describe("1.0").workers)
-            scale("1.0", workers, site.target, _Watched(), Options())
+            scale("1.0", workers, site.target, _Watched(), DeployOptions())
         management.register(archive.name)
         wait_until(lambda: management.describe("6.6").ready, _READY_S)
         yield Cause(time.time())
@@ -220,7 +222,7 @@ class _Watched(Steps):
 
 @contextmanager
 def _deployed(site: Site, archive: Path) -> Iterator[Cause]:
-    steps, options = _Watched(), Options()
+    steps, options = _Watched(), DeployOptions()
     deploy(archive, site.target, steps, options)
     yield Cause(steps.switched)
     rollback(site.target, steps, options)

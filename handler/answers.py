@@ -16,7 +16,7 @@ from tensors import BYTES, write_elements, write_numbers
 
 
 @dataclass(frozen=True)
-class AnsweringModel:
+class ModelInfo:
     """What answers say of the model.
 
     Attributes:
@@ -56,7 +56,7 @@ class Reply(NamedTuple):
     is_prediction: bool = True
 
 
-def encode_answer(request: DecodedRequest, probabilities: NDArray[np.float32], model: AnsweringModel) -> Answer:
+def encode_answer(request: DecodedRequest, probabilities: NDArray[np.float32], model: ModelInfo) -> Answer:
     """Encode the answer to one request, in the form in which it was asked.
 
     Args:
@@ -116,7 +116,7 @@ def _prediction(probabilities: NDArray[np.float32], labels: Sequence[str], top_k
 
 
 def _open_inference(
-    request: DecodedRequest, reply: OpenInferenceReply, probabilities: NDArray[np.float32], model: AnsweringModel
+    request: DecodedRequest, reply: OpenInferenceReply, probabilities: NDArray[np.float32], model: ModelInfo
 ) -> Answer:
     """Describe all images as tensors; top_k adds two outputs [N, k], best first."""
     tensors = [

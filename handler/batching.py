@@ -7,7 +7,7 @@ import numpy as np
 from pixels import Images
 
 
-def slice_together(arrays: Sequence[Images], size: int) -> Iterator[Images]:
+def rebatch(arrays: Sequence[Images], size: int) -> Iterator[Images]:
     """Deal images out in their order, whichever request they came in.
 
     Only a slice in which both kinds of numbers meet becomes float32: uint8 beside float32 in 0–255 gives float32 in

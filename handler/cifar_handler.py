@@ -25,14 +25,14 @@ sys.path.insert(0, str(_FOLDER))
 
 from answers import (  # noqa: E402
     Answer,
-    AnsweringModel,
+    ModelInfo,
     Reply,
     encode_answer,
     encode_error,
     reject,
 )
 from bad_input import show  # noqa: E402
-from batching import slice_together  # noqa: E402
+from batching import rebatch  # noqa: E402
 from body_headers import lower_names, read_body  # noqa: E402
 from decoding import BadInput, DecodedRequest, decode_form, decode_request, is_form, only_part  # noqa: E402
 from description import describe_model, describe_paths  # noqa: E402
@@ -56,7 +56,7 @@ class CifarHandler:
     def __init__(self) -> None:
         self.device = torch.device("cpu")
         self.batch_size = 1
-        self.model = AnsweringModel("", "", [])
+        self.model = ModelInfo("", "", [])
         self.digest = ""
         self.description = b""
         self.paths: Mapping[str, bytes] = {}
@@ -79,23 +79,23 @@ class CifarHandler:
         _check_modules(model_dir)
         model = context.manifest["model"]
         self.telemetry = Telemetry(context.metrics, str(context.model_name), str(model["modelVersion"]))
-        self.telemetry.tell_start()
+        self.telemetry.count_start()
         self.batch_size = max(1, int(context.system_properties["batch_size"] or 1))
         self.device = _pick_device(context.system_properties.get("gpu_id"))
         _set_threads(context.model_yaml_config)
         labels = _read_labels(model_dir / "index_to_name.json")
-        self.model = AnsweringModel(str(context.model_name), str(model["modelVersion"]), labels)
+        self.model = ModelInfo(str(context.model_name), str(model["modelVersion"]), labels)
         file = model_dir / model["serializedFile"]
         self.network, metadata = _load_network(file, self.device, labels)
         self.digest = _find_digest(file, metadata)
         self.description = orjson.dumps(describe_model(self.model, self.digest, metadata))
         self.paths = {path: orjson.dumps(answer) for path, answer in describe_paths(self.model).items()}
-        self.telemetry.tell_build(self.digest, str(metadata.get("git_commit") or ""))
-        self.telemetry.tell_baseline(metadata.get("baseline"))
+        self.telemetry.set_build_info(self.digest, str(metadata.get("git_commit") or ""))
+        self.telemetry.set_baseline(metadata.get("baseline"))
         loaded = time.perf_counter()
         self._warm_up()
         _collect_seldom()
-        self.telemetry.start_beating()
+        self.telemetry.start_heartbeat()
         logger.info(
             "Version %s on %s: loaded in %.2f s, batch sizes 1 to %d warmed in %.2f s, torch threads %d",
             self.model.version,
@@ -219,7 +219,7 @@ class CifarHandler:
         """
         slices = []
         with torch.inference_mode():
-            for images in slice_together(arrays, self.batch_size):
+            for images in rebatch(arrays, self.batch_size):
                 slices.append(self.network(torch.from_numpy(images).to(self.device)).cpu().numpy())
         probabilities: NDArray[np.float32] = np.concatenate(slices)
         expected = (sum(map(len, arrays)), len(self.model.labels))

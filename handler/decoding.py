@@ -18,8 +18,17 @@ from json_body import begins_like_json, parse_json
 from npy import decode_npy, is_npy
 from number_bytes import find_number_type
 from pictures import decode_picture, is_picture, is_whole_picture
-from pixels import IMAGE_LENGTH, MAX_IMAGES, Images, Pixels, decode_bare_list, decode_image, decode_images, decode_raw
-from request_options import OPTION_NAMES, Options, asks_for_nothing, join_query_and_headers, read_options
+from pixels import (
+    IMAGE_LENGTH,
+    MAX_IMAGES,
+    DecodedImages,
+    Images,
+    decode_bare_list,
+    decode_image,
+    decode_images,
+    decode_raw,
+)
+from request_options import OPTION_NAMES, RequestOptions, asks_for_nothing, join_query_and_headers, read_options
 from tensors import split_body
 
 __all__ = ["BadInput", "DecodedRequest", "decode_form", "decode_request", "is_form", "only_part"]
@@ -182,7 +191,7 @@ def _decode_object(value: dict[str, Any], query: Mapping[str, str]) -> DecodedRe
     return _request(_decode_value(value[key], key, options.max_value), many, options)
 
 
-def _decode_value(value: object, key: str, max_value: int | None) -> Pixels:
+def _decode_value(value: object, key: str, max_value: int | None) -> DecodedImages:
     if key not in _LIST_KEYS:
         return (decode_embedded_image if type(value) in (str, dict) else decode_image)(value, key, max_value)
     if type(value) is list and holds_image_files(value):
@@ -269,7 +278,7 @@ def _decode_raw(body: object, query: Mapping[str, str]) -> DecodedRequest:
             f"each, uint8: it would be taken for {len(images)} images. Send whole numbers in 0–255, "
             "images.astype(numpy.uint8).tobytes(); or floats by numpy.save, with Content-Type: application/x-npy.",
         )
-    return _request(Pixels(images, scaled=False), len(images) > 1, options)
+    return _request(DecodedImages(images, scaled=False), len(images) > 1, options)
 
 
 def _reject_files_as_raw(data: bytes | bytearray) -> None:
@@ -314,7 +323,7 @@ def _decode_picture(body: object, query: Mapping[str, str]) -> DecodedRequest:
     data = _as_bytes(body)
     options = read_options({}, query)
     _refuse_scale(options, "The pixels of a picture file")
-    return _request(Pixels(decode_picture(data)[None], scaled=False), False, options)
+    return _request(DecodedImages(decode_picture(data)[None], scaled=False), False, options)
 
 
 def _decode_npy(body: object, query: Mapping[str, str]) -> DecodedRequest:
@@ -326,7 +335,7 @@ def _decode_npy(body: object, query: Mapping[str, str]) -> DecodedRequest:
     return _request(pixels, many, options)
 
 
-def _request(pixels: Pixels, many: bool, options: Options) -> DecodedRequest:
+def _request(pixels: DecodedImages, many: bool, options: RequestOptions) -> DecodedRequest:
     return DecodedRequest(pixels.images, many, options.top_k, 1 if pixels.scaled else None)
 
 
@@ -336,7 +345,7 @@ def _as_bytes(body: object) -> bytes | bytearray:
     return body
 
 
-def _refuse_scale(options: Options, what: str) -> None:
+def _refuse_scale(options: RequestOptions, what: str) -> None:
     if options.max_value == 1:
         raise BadInput(
             "wrong_max_value",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from answers import AnsweringModel
+from answers import ModelInfo
 from decoding import BODY_KINDS
 from pictures import MAX_PIXELS
 from pixels import MAX_IMAGES
@@ -13,7 +13,7 @@ from request_options import MAX_TOP_K
 _METADATA_KEYS = ("git_commit", "data_digest", "mlflow_run", "accuracy", "weights_digest")
 
 
-def describe_model(model: AnsweringModel, digest: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
+def describe_model(model: ModelInfo, digest: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Collect what `GET /models/cifar?customized=true` answers.
 
     Args:
@@ -38,7 +38,7 @@ def describe_model(model: AnsweringModel, digest: str, metadata: Mapping[str, An
     }
 
 
-def describe_paths(model: AnsweringModel) -> dict[str, dict[str, Any]]:
+def describe_paths(model: ModelInfo) -> dict[str, dict[str, Any]]:
     """Collect what clients of KServe's protocols ask beside predictions: address after the version to answer.
 
     TorchServe hands on what follows the version in /predictions/cifar/1.0/…, and so answers only a worker that serves.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bad_input import BadInput, show
 from pictures import MAX_PIXELS, decode_counted, is_picture
-from pixels import Pixels, check_count, decode_image, decode_images
+from pixels import DecodedImages, check_count, decode_image, decode_images
 
 # {"image_bytes": {"b64": "…"}} has two.
 _MAX_WRAPPERS = 3
@@ -26,16 +26,16 @@ def holds_image_files(values: list[Any]) -> bool:
     return bool(kinds.count(str) or kinds.count(dict))
 
 
-def decode_embedded_image(value: object, key: str, max_value: int | None) -> Pixels:
+def decode_embedded_image(value: object, key: str, max_value: int | None) -> DecodedImages:
     """Read one image, given as text or object; other arguments and errors as for `pixels.decode_image`."""
     content = unwrap(value, key)
     if not isinstance(content, str):
         return decode_image(content, key, max_value)
     _check_scale(max_value, key)
-    return Pixels(decode_image_files([decode_base64(content, key)], lambda _: key), scaled=False)
+    return DecodedImages(decode_image_files([decode_base64(content, key)], lambda _: key), scaled=False)
 
 
-def decode_embedded_images(values: list[Any], key: str, max_value: int | None) -> Pixels:
+def decode_embedded_images(values: list[Any], key: str, max_value: int | None) -> DecodedImages:
     """Read a list of images, some of which are text or objects; otherwise as `pixels.decode_images`."""
     check_count(len(values))
     contents = [unwrap(value, f"{key}[{index}]") for index, value in enumerate(values)]
@@ -47,7 +47,7 @@ def decode_embedded_images(values: list[Any], key: str, max_value: int | None) -
     files = [decode_base64(str(contents[place]), name) for place, name in zip(places, names, strict=True)]
     images = decode_image_files(files, names.__getitem__)
     if len(places) == len(contents):
-        return Pixels(images, scaled=False)
+        return DecodedImages(images, scaled=False)
     for place, image in zip(places, images, strict=True):
         contents[place] = image.ravel().tolist()  # so that numbers beside it are checked under their own names
     pixels = decode_images(contents, key, max_value)

@@ -14,8 +14,8 @@ from bad_input import BadInput, show
 from file_signatures import find_known_file
 from npy import decode_npy, is_npy
 from pictures import MAX_PIXELS, decode_counted, is_picture
-from pixels import MAX_IMAGES, Images, Pixels, check_count
-from request_options import OPTION_NAMES, Options
+from pixels import MAX_IMAGES, DecodedImages, Images, check_count
+from request_options import OPTION_NAMES, RequestOptions
 
 FORM_TYPE = "multipart/form-data"
 
@@ -89,7 +89,7 @@ def _size(content: object) -> int | None:
     return len(content) if isinstance(content, (bytes, bytearray)) else None
 
 
-def decode_fields(fields: Mapping[str, object], options: Options) -> tuple[Images, tuple[Field, ...]]:
+def decode_fields(fields: Mapping[str, object], options: RequestOptions) -> tuple[Images, tuple[Field, ...]]:
     """Read every field that is no option; one that cannot be read refuses the whole form, and is named.
 
     Returns:
@@ -114,7 +114,7 @@ def decode_fields(fields: Mapping[str, object], options: Options) -> tuple[Image
     return images, tuple(Field(name, pixels.scaled) for name, pixels in zip(contents, decoded, strict=True))
 
 
-def _decode_field(content: object, options: Options, max_pixels: int) -> tuple[Pixels, int]:
+def _decode_field(content: object, options: RequestOptions, max_pixels: int) -> tuple[DecodedImages, int]:
     """Return one image and how many pixels were decoded for it."""
     if not isinstance(content, (bytes, bytearray)):  # TorchServe parses fields of the types JSON and text
         came = "text" if isinstance(content, str) else "JSON"
@@ -147,7 +147,7 @@ def _decode_field(content: object, options: Options, max_pixels: int) -> tuple[P
     if options.max_value == 1:
         raise _not_scaled()
     image, spent = decode_counted(content, max_pixels)
-    return Pixels(image[None], scaled=False), spent
+    return DecodedImages(image[None], scaled=False), spent
 
 
 def _not_scaled() -> BadInput:

@@ -27,7 +27,7 @@ class Histogram:
         self._counts += np.bincount(places, minlength=len(self._labels)) * times
         self._sum += float(flat.sum()) * times
 
-    def take(self) -> tuple[Iterator[tuple[str, int]], float, int]:
+    def drain(self) -> tuple[Iterator[tuple[str, int]], float, int]:
         """Return what was observed, and begin anew.
 
         Returns:

@@ -13,8 +13,8 @@ import numpy as np
 from bad_input import BadInput, show
 from embedded_images import decode_base64, decode_image_files
 from pictures import is_picture
-from pixels import IMAGE_LENGTH, IMAGE_SHAPE, MAX_IMAGES, Pixels, check_count, decode_flat, decode_images
-from request_options import OPTION_NAMES, Options, asks_for_nothing, read_options
+from pixels import IMAGE_LENGTH, IMAGE_SHAPE, MAX_IMAGES, DecodedImages, check_count, decode_flat, decode_images
+from request_options import OPTION_NAMES, RequestOptions, asks_for_nothing, read_options
 from tensors import BYTES, NUMBER_TYPES, is_integer, read_elements, read_numbers
 
 OUTPUT_NAMES = ("label", "class_index", "probabilities")
@@ -63,7 +63,7 @@ class OpenInferenceReply:
 
 def decode_open_inference(
     request: Mapping[str, Any], tail: memoryview | None, query: Mapping[str, str]
-) -> tuple[Pixels, Options, OpenInferenceReply]:
+) -> tuple[DecodedImages, RequestOptions, OpenInferenceReply]:
     """Read one request.
 
     Its one input holds numbers, [N, 32, 32, 3], [N, 3072] or, for one image, without N; or image files, datatype BYTES.
@@ -93,7 +93,7 @@ def decode_open_inference(
 # What to answer ------------------------------------------------------------------------------------------------------
 
 
-def _read_outputs(outputs: object, options: Options, all_binary: bool) -> tuple[Output, ...]:
+def _read_outputs(outputs: object, options: RequestOptions, all_binary: bool) -> tuple[Output, ...]:
     ranked = TOP_K_NAMES if options.top_k is not None else ()
     if outputs is None or outputs == []:
         asked = {name: Output(name, all_binary) for name in OUTPUT_NAMES}
@@ -131,7 +131,7 @@ def _each_output(outputs: list[Any], known: tuple[str, ...], all_binary: bool) -
         yield Output(name, binary, classes)
 
 
-def _read_parameters(parameters: object, query: Mapping[str, str]) -> tuple[Options, bool]:
+def _read_parameters(parameters: object, query: Mapping[str, str]) -> tuple[RequestOptions, bool]:
     """Return the options, and whether all outputs are asked for in binary form."""
     known = _parameters_of({"parameters": parameters}, "The request", (*OPTION_NAMES, _BINARY_OUTPUTS))
     binary = known.get(_BINARY_OUTPUTS, False)
@@ -175,7 +175,7 @@ def _only_input(inputs: object) -> dict[str, Any]:
     return tensor
 
 
-def _read_tensor(tensor: dict[str, Any], tail: memoryview | None, options: Options) -> Pixels:
+def _read_tensor(tensor: dict[str, Any], tail: memoryview | None, options: RequestOptions) -> DecodedImages:
     _reject_unknown_keys(tensor, _INPUT_KEYS, "inputs[0]")
     missing = [key for key in _REQUIRED_KEYS if key not in tensor]
     if missing:
@@ -228,7 +228,9 @@ def _binary_data(tensor: dict[str, Any], size: object, tail: memoryview | None) 
     return tail if tail is not None else memoryview(b"")
 
 
-def _read_json_numbers(data: object, datatype: str, count: int, batched: bool, options: Options) -> Pixels:
+def _read_json_numbers(
+    data: object, datatype: str, count: int, batched: bool, options: RequestOptions
+) -> DecodedImages:
     if not is_integer(datatype):
         return _read_data(data, count, batched, options.max_value)
     pixels = _read_data(data, count, batched, 255)
@@ -239,7 +241,7 @@ def _read_json_numbers(data: object, datatype: str, count: int, batched: bool, o
     return pixels
 
 
-def _read_image_files(tensor: dict[str, Any], data: memoryview | None) -> Pixels:
+def _read_image_files(tensor: dict[str, Any], data: memoryview | None) -> DecodedImages:
     """Read a tensor of BYTES, [N] or [N, 1]: an image file an element."""
     shape = tensor["shape"]
     whole = type(shape) is list and all(type(length) is int for length in shape)
@@ -256,7 +258,7 @@ def _read_image_files(tensor: dict[str, Any], data: memoryview | None) -> Pixels
         if len(elements) != count:
             raise _mismatch(shape, f"{count:,} elements", f"{len(elements):,} elements")
     files = [_file_of(element, _name_of(index)) for index, element in enumerate(elements)]
-    return Pixels(decode_image_files(files, _name_of), scaled=False)
+    return DecodedImages(decode_image_files(files, _name_of), scaled=False)
 
 
 def _file_of(element: object, name: str) -> bytes:
@@ -299,7 +301,7 @@ def _check_claimed(count: int, shape: list[int]) -> int:
     return count
 
 
-def _read_data(data: object, count: int, batched: bool, max_value: int | None) -> Pixels:
+def _read_data(data: object, count: int, batched: bool, max_value: int | None) -> DecodedImages:
     if type(data) is not list:
         raise _wrong_type("inputs[0].data", data, f"a list of {count * IMAGE_LENGTH:,} numbers, flat or nested")
     nested = bool(data) and type(data[0]) is list

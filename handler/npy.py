@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bad_input import BadInput, show
-from pixels import IMAGE_LENGTH, IMAGE_SHAPE, Pixels, check_count, decode_numbers
+from pixels import IMAGE_LENGTH, IMAGE_SHAPE, DecodedImages, check_count, decode_numbers
 
 NPY_SIGNATURE = b"\x93NUMPY"
 
@@ -39,7 +39,7 @@ def is_npy(body: bytes | bytearray) -> bool:
     return body.startswith(NPY_SIGNATURE)
 
 
-def decode_npy(body: bytes | bytearray, max_value: int | None) -> tuple[Pixels, bool]:
+def decode_npy(body: bytes | bytearray, max_value: int | None) -> tuple[DecodedImages, bool]:
     """Read one array.
 
     Args:
@@ -60,7 +60,9 @@ def decode_npy(body: bytes | bytearray, max_value: int | None) -> tuple[Pixels, 
     numbers = numbers.reshape(header.shape[::-1]).T if header.fortran_order else numbers.reshape(header.shape)
     if header.dtype == np.uint8:
         # No copy in C order.
-        return Pixels(np.ascontiguousarray(numbers, dtype=np.uint8).reshape(-1, *IMAGE_SHAPE), scaled=False), many
+        return DecodedImages(
+            np.ascontiguousarray(numbers, dtype=np.uint8).reshape(-1, *IMAGE_SHAPE), scaled=False
+        ), many
     return decode_numbers(
         _to_doubles(numbers), lambda index: f"array[{index}]" if many else "The array", max_value
     ), many

@@ -20,7 +20,7 @@ _SHOWN_DEPTH = 6  # JSON may nest a thousand deep; messages need not
 Images = NDArray[np.uint8] | NDArray[np.float32]
 
 
-class Pixels(NamedTuple):
+class DecodedImages(NamedTuple):
     """Images ready for the network.
 
     Attributes:
@@ -51,7 +51,7 @@ def decode_raw(body: bytes | bytearray) -> NDArray[np.uint8]:
     return np.frombuffer(body, dtype=np.uint8).reshape(-1, *IMAGE_SHAPE)
 
 
-def decode_image(value: object, key: str, max_value: int | None) -> Pixels:
+def decode_image(value: object, key: str, max_value: int | None) -> DecodedImages:
     """Read one image, flat or nested.
 
     Args:
@@ -65,7 +65,7 @@ def decode_image(value: object, key: str, max_value: int | None) -> Pixels:
     return _to_pixels([_flatten(value, key)], lambda _: key, max_value)
 
 
-def decode_images(values: object, key: str, max_value: int | None) -> Pixels:
+def decode_images(values: object, key: str, max_value: int | None) -> DecodedImages:
     """Read a list of 1 to 256 images, each flat or nested; arguments and errors as for `decode_image`."""
     if type(values) is not list:
         raise _not_a_list(values, key, "a list of images")
@@ -88,7 +88,7 @@ def decode_images(values: object, key: str, max_value: int | None) -> Pixels:
     return _to_pixels(flats, name_of, max_value)
 
 
-def decode_bare_list(values: list[Any], max_value: int | None) -> tuple[Pixels, bool]:
+def decode_bare_list(values: list[Any], max_value: int | None) -> tuple[DecodedImages, bool]:
     """Read a JSON body that is itself a list: its nesting says whether it is one image or a list of images.
 
     Returns:
@@ -100,7 +100,7 @@ def decode_bare_list(values: list[Any], max_value: int | None) -> tuple[Pixels, 
     return decode_images(values, "the list", max_value), True
 
 
-def decode_numbers(numbers: NDArray[np.float64], name_of: Callable[[int], str], max_value: int | None) -> Pixels:
+def decode_numbers(numbers: NDArray[np.float64], name_of: Callable[[int], str], max_value: int | None) -> DecodedImages:
     """Read images that came as an array of floats; the rules of scale are those of JSON.
 
     Args:
@@ -123,7 +123,7 @@ def decode_numbers(numbers: NDArray[np.float64], name_of: Callable[[int], str], 
     )
 
 
-def decode_flat(values: list[Any], count: int, name_of: Callable[[int], str], max_value: int | None) -> Pixels:
+def decode_flat(values: list[Any], count: int, name_of: Callable[[int], str], max_value: int | None) -> DecodedImages:
     """Read `count` images whose numbers stand in one flat list of count × 3,072; otherwise as `decode_image`."""
     flats = [values[start : start + IMAGE_LENGTH] for start in range(0, count * IMAGE_LENGTH, IMAGE_LENGTH)]
     return _to_pixels(flats, name_of, max_value)
@@ -210,22 +210,22 @@ def _wrong_shape(shape: tuple[int, ...], name: str) -> BadInput:
 # From elements to numbers --------------------------------------------------------------------------------------------
 
 
-def _to_pixels(flats: list[list[Any]], name_of: Callable[[int], str], max_value: int | None) -> Pixels:
+def _to_pixels(flats: list[list[Any]], name_of: Callable[[int], str], max_value: int | None) -> DecodedImages:
     """Check the elements and join the images."""
     return _join([_to_numbers(flat, name_of(index)) for index, flat in enumerate(flats)], name_of, max_value)
 
 
 def _join(
     arrays: Sequence[NDArray[np.uint8] | NDArray[np.float64]], name_of: Callable[[int], str], max_value: int | None
-) -> Pixels:
+) -> DecodedImages:
     """Join images of 3,072 numbers in 0–255; whether they are scaled to 0–1 is decided over the whole request."""
     if _are_scaled(arrays, name_of, max_value):
         # In float64: float32 numbers printed by ToTensor then come back as the whole numbers that they were made from.
         scaled = np.stack(arrays).astype(np.float64) * 255
-        return Pixels(scaled.astype(np.float32).reshape(-1, *IMAGE_SHAPE), scaled=True)
+        return DecodedImages(scaled.astype(np.float32).reshape(-1, *IMAGE_SHAPE), scaled=True)
     all_whole = all(array.dtype == np.uint8 for array in arrays)
     images = np.stack(arrays).reshape(-1, *IMAGE_SHAPE)
-    return Pixels(images.astype(np.uint8, copy=False) if all_whole else images.astype(np.float32), scaled=False)
+    return DecodedImages(images.astype(np.uint8, copy=False) if all_whole else images.astype(np.float32), scaled=False)
 
 
 def _to_numbers(flat: list[Any], name: str) -> NDArray[np.uint8] | NDArray[np.float64]:

@@ -10,7 +10,7 @@ MAX_TOP_K = 10
 
 
 @dataclass(frozen=True)
-class Options:
+class RequestOptions:
     """What the sender asked for; None where nothing was said.
 
     Attributes:
@@ -22,7 +22,7 @@ class Options:
     max_value: int | None = None
 
 
-def read_options(json_keys: Mapping[str, object], query: Mapping[str, str]) -> Options:
+def read_options(json_keys: Mapping[str, object], query: Mapping[str, str]) -> RequestOptions:
     """Read the options from both places.
 
     Args:
@@ -43,7 +43,7 @@ def read_options(json_keys: Mapping[str, object], query: Mapping[str, str]) -> O
     from_query = {name: _number_or_text(text) for name, text in query.items()}
     in_json = _checked(from_json)
     in_query = _checked(from_query)
-    return Options(
+    return RequestOptions(
         top_k=_agreed("top_k", in_json.top_k, in_query.top_k),
         max_value=_agreed("max_value", in_json.max_value, in_query.max_value),
     )
@@ -88,8 +88,8 @@ def _number_or_text(text: str) -> object:
     return int(text) if len(text) < 4 and text.isascii() and text.isdigit() else text
 
 
-def _checked(values: Mapping[str, object]) -> Options:
-    return Options(
+def _checked(values: Mapping[str, object]) -> RequestOptions:
+    return RequestOptions(
         top_k=_check_top_k(values["top_k"]) if "top_k" in values else None,
         max_value=_check_max_value(values["max_value"]) if "max_value" in values else None,
     )

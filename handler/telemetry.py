@@ -22,7 +22,7 @@ from pixels import Images
 
 logger = logging.getLogger(__name__)
 
-HAND_OVER_AFTER_S = 1.0
+FLUSH_INTERVAL_S = 1.0
 HEARTBEAT_S = 5.0  # alerts/recording.yaml reckons with it
 
 _BASELINE_BUCKET = "cifar_baseline_bucket_ratio"
@@ -58,11 +58,11 @@ class Telemetry:
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
 
-    def tell_build(self, digest: str, commit: str) -> None:
+    def set_build_info(self, digest: str, commit: str) -> None:
         """Say which weights this version has, and by which commit they were trained."""
         self._set({(_BUILD, (_label(digest or "unknown"), _label(commit or "unknown"))): 1})
 
-    def tell_baseline(self, baseline: Mapping[str, Any] | None) -> None:
+    def set_baseline(self, baseline: Mapping[str, Any] | None) -> None:
         """Tell what predictions and inputs looked like when the version was evaluated.
 
         Args:
@@ -81,17 +81,17 @@ class Telemetry:
             return
         self._set(gauges)
 
-    def tell_start(self) -> None:
+    def count_start(self) -> None:
         """Count that a worker was started: at once, as it may not live for long."""
         # Nothing has failed yet: a counter that appears with its first failure has no rate at that.
         self._hand_over({(_STARTS, ()): 1, (_FAILED_REQUESTS, ()): 0})
 
-    def start_beating(self) -> None:
+    def start_heartbeat(self) -> None:
         """Count that a worker is ready, now and every few seconds from now on, whether anybody asks it or not.
 
         TorchServe tells no metric of how many workers are READY.
         """
-        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        threading.Thread(target=self._heartbeat_loop, name="heartbeat", daemon=True).start()
 
     def count_batch(self, requests: int) -> None:
         """Count one batch of so many requests."""
@@ -134,20 +134,20 @@ class Telemetry:
         """Count so many requests that were answered with 5xx."""
         self._count({(_FAILED_REQUESTS, ()): requests})
 
-    def hand_over(self) -> None:
+    def flush(self) -> None:
         """Hand over what was counted since the last time."""
         with self._lock:
             counts: dict[_Key, float] = dict(self._counts)
             self._counts.clear()
             for (name, labels), histogram in self._histograms.items():
-                buckets, total, count = histogram.take()
+                buckets, total, count = histogram.drain()
                 if count:
                     counts |= {(f"{name}_bucket", (*labels, bound)): filled for bound, filled in buckets}
                     counts |= {(f"{name}_sum", labels): total, (f"{name}_count", labels): count}
             self._timer = None
         self._hand_over(counts)
 
-    def _beat(self) -> None:
+    def _heartbeat_loop(self) -> None:
         while self._metrics is not None:
             self._count({(_HEARTBEATS, ()): 1})
             time.sleep(HEARTBEAT_S)
@@ -199,7 +199,7 @@ class Telemetry:
 
     def _start_timer(self) -> None:
         if self._timer is None:
-            self._timer = threading.Timer(HAND_OVER_AFTER_S, self.hand_over)
+            self._timer = threading.Timer(FLUSH_INTERVAL_S, self.flush)
             self._timer.daemon = True
             self._timer.start()
 

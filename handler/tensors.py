@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bad_input import BadInput, show
-from pixels import IMAGE_LENGTH, IMAGE_SHAPE, MAX_IMAGES, Pixels, decode_numbers
+from pixels import IMAGE_LENGTH, IMAGE_SHAPE, MAX_IMAGES, DecodedImages, decode_numbers
 
 BYTES = "BYTES"
 # The protocol's numbers are little-endian.
@@ -39,7 +39,7 @@ def is_integer(datatype: str) -> bool:
 
 def read_numbers(
     data: memoryview, datatype: str, count: int, name_of: Callable[[int], str], max_value: int | None
-) -> Pixels:
+) -> DecodedImages:
     """Read `count` images; of UINT8 they are a view of `data`.
 
     Raises:
@@ -55,7 +55,7 @@ def read_numbers(
         )
     numbers = np.frombuffer(data, dtype=dtype).reshape(count, IMAGE_LENGTH)
     if dtype == np.uint8:
-        return Pixels(numbers.astype(np.uint8, copy=False).reshape(-1, *IMAGE_SHAPE), scaled=False)
+        return DecodedImages(numbers.astype(np.uint8, copy=False).reshape(-1, *IMAGE_SHAPE), scaled=False)
     return decode_numbers(numbers.astype(np.float64), name_of, max_value)
 
 

@@ -17,7 +17,7 @@ import typer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cifar.archives.model_file import CERTIFICATE_NAME, METADATA_NAME
+from cifar.archives.model_file import METADATA_NAME, REFERENCE_OUTPUTS_NAME
 from cifar.archives.reference_outputs import pack_arrays, synthetic_images
 from cifar.common.console import console, run_stage
 from cifar.common.files import atomic_write, digest_file
@@ -97,7 +97,7 @@ def _script(classifier: Classifier, metadata: dict[str, Any]) -> bytes:
     """
     first, second = io.BytesIO(), io.BytesIO()  # PyTorch's own writer answers a full disk by ending the process
     torch.jit.save(torch.jit.script(classifier), first)
-    extra = {METADATA_NAME: orjson.dumps(metadata), CERTIFICATE_NAME: reference_outputs(classifier)}
+    extra = {METADATA_NAME: orjson.dumps(metadata), REFERENCE_OUTPUTS_NAME: reference_outputs(classifier)}
     torch.jit.save(torch.jit.load(_without_paths(first)), second, _extra_files=extra)
     return second.getvalue()
 

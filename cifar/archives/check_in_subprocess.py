@@ -12,7 +12,7 @@ import torch
 
 from cifar.archives.model_file import read_extra_files, read_model_file
 from cifar.archives.network_check import NO_ISOLATION
-from cifar.archives.reference_outputs import Certificate, find_difference
+from cifar.archives.reference_outputs import ReferenceOutputs, find_difference
 from cifar.archives.sandbox import NoIsolation, lock_down, set_limits
 from cifar.common.errors import ArchiveRefused
 
@@ -21,7 +21,7 @@ def main(path: Path, signed: bool) -> None:
     """Compare; raises SystemExit with the reason where the network cannot be run, or differs."""
     torch.set_num_threads(1)  # the server needs the cores
     try:
-        _metadata, certificate = read_model_file(path.name, path)
+        _metadata, reference = read_model_file(path.name, path)
         extra = read_extra_files(path)
     except ArchiveRefused as error:
         raise SystemExit(str(error)) from None
@@ -32,21 +32,21 @@ def main(path: Path, signed: bool) -> None:
         if not signed:
             sys.stderr.write(f"{error}\n")
             raise SystemExit(NO_ISOLATION) from None
-    _compare(path, certificate, extra)
+    _compare(path, reference, extra)
 
 
-def _compare(path: Path, certificate: Certificate, extra: dict[str, bytes]) -> None:
+def _compare(path: Path, reference: ReferenceOutputs, extra: dict[str, bytes]) -> None:
     found: dict[str, bytes | str] = dict.fromkeys(extra, b"")
     try:
         network = torch.jit.load(str(path), map_location="cpu", _extra_files=found).eval()
         with torch.inference_mode():
-            got = network(torch.from_numpy(certificate.images)).numpy()
+            got = network(torch.from_numpy(reference.images)).numpy()
     except (RuntimeError, ValueError, AttributeError, TypeError, MemoryError, OSError) as error:
         raise SystemExit(f"it cannot be run: {' '.join(str(error).split())[-300:]}") from None
     # What PyTorch, and so the server, reads is what was looked at.
     if {name: value.encode() if isinstance(value, str) else value for name, value in found.items()} != extra:
         raise SystemExit(f"PyTorch reads other {' and '.join(extra)} in it than Python does")
-    difference = find_difference(certificate.probabilities, got)
+    difference = find_difference(reference.probabilities, got)
     if difference is not None:
         raise SystemExit(difference)
 

@@ -10,7 +10,7 @@ from typing import Any
 from cifar.archives.archive import Archive, digest_path, open_archive, read_digest
 from cifar.archives.model_file import read_model_file
 from cifar.archives.network_check import check_network
-from cifar.archives.reference_outputs import Certificate
+from cifar.archives.reference_outputs import ReferenceOutputs
 from cifar.archives.worker_counts import read_worker_counts
 from cifar.common.errors import ArchiveRefused, ArchiveUnusable
 from cifar.common.project import MODEL_NAME
@@ -30,7 +30,7 @@ class Candidate:
         size: of the file, bytes.
         model_digest: SHA-256 of the TorchScript file in it.
         metadata: what the TorchScript file says of itself (training/export.py).
-        certificate: pictures, and what the trained network said to them.
+        reference: images, and what the trained network said to them.
         recorded: whether a digest was recorded beside the archive, which it fits.
         not_run: why its network was not run for the check; None: it was, and answers as recorded.
     """
@@ -41,7 +41,7 @@ class Candidate:
     size: int
     model_digest: str
     metadata: dict[str, Any]
-    certificate: Certificate
+    reference: ReferenceOutputs
     recorded: bool
     not_run: str | None = None
 
@@ -71,7 +71,7 @@ def inspect_archive(
             read_worker_counts(called, archive)
             model = Path(folder) / "model.pt"
             model_digest = archive.extract(model_name, model)
-            metadata, certificate = read_model_file(f"{called}: {model_name}", model)
+            metadata, reference = read_model_file(f"{called}: {model_name}", model)
             not_run = check_network(called, model, signed) if run_network else "not asked for"
             size = archive.file.seek(0, 2)
     except ArchiveUnusable as error:
@@ -81,7 +81,7 @@ def inspect_archive(
             f"{called} cannot be checked: {error.strerror}. The check needs room for its network in "
             f"{tempfile.gettempdir()}"
         ) from None
-    return Candidate(path, version, digest, size, model_digest, metadata, certificate, recorded, not_run)
+    return Candidate(path, version, digest, size, model_digest, metadata, reference, recorded, not_run)
 
 
 def check_version(version: str) -> None:

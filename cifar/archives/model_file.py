@@ -1,4 +1,4 @@
-"""Reads what rides inside a TorchScript file, without running any of it."""
+"""Reads what is embedded in a TorchScript file, without running any of it."""
 
 import io
 import os
@@ -11,29 +11,29 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from cifar.archives.reference_outputs import Certificate
+from cifar.archives.reference_outputs import ReferenceOutputs
 from cifar.archives.strict_zip import MAX_FILE, MAX_UNPACKED
 from cifar.common.errors import ArchiveRefused
 from cifar.common.files import open_regular
 
 METADATA_NAME = "metadata.json"  # what training/export.py embeds: what the file is of,
-CERTIFICATE_NAME = "certificate.npz"  # and the arrays of cifar/archives/reference_outputs.py
+REFERENCE_OUTPUTS_NAME = "reference.npz"  # and the arrays of cifar/archives/reference_outputs.py
 _MAX_DIRECTORY = 8 << 20  # bytes of the list of entries; of 100,000 tensors
 _MAX_METADATA = 4 << 20  # bytes; with a baseline it has 20,000
-_MAX_CERTIFICATE = 64 << 20  # bytes; of 32 pictures it has 100,000
+_MAX_ARRAYS = 64 << 20  # bytes; of 32 images it has 100,000
 _MAX_CLASSES = 10_000
 _END, _END_64, _LOCATOR_64 = struct.Struct("<4s4H2LH"), struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")
 
 
-def read_model_file(name: str, path: Path) -> tuple[dict[str, Any], Certificate]:
-    """Read what rides inside a TorchScript file, without running any of it.
+def read_model_file(name: str, path: Path) -> tuple[dict[str, Any], ReferenceOutputs]:
+    """Read what is embedded in a TorchScript file, without running any of it.
 
     Args:
         name: for messages.
         path: the file.
 
     Returns:
-        Its metadata, and its certificate.
+        Its metadata, and its reference outputs.
 
     Raises:
         ArchiveRefused: no TorchScript file, or one that this project did not export.
@@ -44,7 +44,7 @@ def read_model_file(name: str, path: Path) -> tuple[dict[str, Any], Certificate]
         class_names = tuple(map(str, metadata["class_names"]))
         if len(class_names) > _MAX_CLASSES:
             raise ValueError(f"{len(class_names):,} class names")
-        with zipfile.ZipFile(io.BytesIO(extra[CERTIFICATE_NAME])) as arrays:
+        with zipfile.ZipFile(io.BytesIO(extra.get(_OLD_NAME) or extra[REFERENCE_OUTPUTS_NAME])) as arrays:
             images = _read_array(arrays, "images", np.dtype(np.uint8))
             probabilities = _read_array(arrays, "probabilities", np.dtype(np.float32))
     except zipfile.BadZipFile as error:
@@ -52,15 +52,15 @@ def read_model_file(name: str, path: Path) -> tuple[dict[str, Any], Certificate]
     except Exception as error:  # of a file that was made to be misread, the parsers raise nearly anything
         said = " ".join(str(error).split())[:200]
         raise ArchiveRefused(
-            f"{name} bears no parity certificate ({said}), so nobody could tell whether a server "
+            f"{name} has no reference outputs embedded ({said}), so nobody could tell whether a server "
             "answers as it should. Export it again: make archive"
         ) from None
     if images.shape[1:] != (32, 32, 3) or probabilities.shape != (len(images), len(class_names)) or not len(images):
         raise ArchiveRefused(
-            f"{name} has a certificate of pictures {images.shape} and probabilities {probabilities.shape}; expected "
+            f"{name} has reference outputs of images {images.shape} and probabilities {probabilities.shape}; expected "
             f"(N, 32, 32, 3) and (N, {len(class_names)})"
         )
-    return metadata, Certificate(images, probabilities, class_names)
+    return metadata, ReferenceOutputs(images, probabilities, class_names)
 
 
 def read_extra_files(path: Path) -> dict[str, bytes]:
@@ -75,7 +75,7 @@ def read_extra_files(path: Path) -> dict[str, bytes]:
             if sum(entry.file_size for entry in entries) > MAX_UNPACKED:
                 raise ValueError(f"it unpacks to more than {MAX_UNPACKED:,} bytes")
             [root] = {name.partition("/")[0] for name in names}  # PyTorch has one folder, of any name
-            limits = {METADATA_NAME: _MAX_METADATA, CERTIFICATE_NAME: _MAX_CERTIFICATE}
+            limits = {METADATA_NAME: _MAX_METADATA, REFERENCE_OUTPUTS_NAME: _MAX_ARRAYS, _OLD_NAME: _MAX_ARRAYS}
             return {
                 name: _read(content, f"{root}/extra/{name}", limit)
                 for name, limit in limits.items()
@@ -110,8 +110,8 @@ def _read(content: zipfile.ZipFile, name: str, limit: int) -> bytes:
 def _read_array(arrays: zipfile.ZipFile, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Read one array of an .npz file: np.load would make room for whatever shape its header claims."""
     size = arrays.getinfo(f"{name}.npy").file_size
-    if size > _MAX_CERTIFICATE:
-        raise ValueError(f"{name} has {size:,} bytes; expected at most {_MAX_CERTIFICATE:,}")
+    if size > _MAX_ARRAYS:
+        raise ValueError(f"{name} has {size:,} bytes; expected at most {_MAX_ARRAYS:,}")
     with arrays.open(f"{name}.npy") as file:
         shape, fortran, found = _read_header(file)
         if found != dtype or fortran:

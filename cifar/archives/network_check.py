@@ -1,4 +1,4 @@
-"""Runs an archive's network on its certificate's pictures, in another process that may do nothing else."""
+"""Runs an archive's network on its reference images, in another process that may do nothing else."""
 
 import os
 import signal

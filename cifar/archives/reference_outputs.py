@@ -17,7 +17,7 @@ TOLERANCE = 5e-3
 
 
 @dataclass(frozen=True)
-class Certificate:
+class ReferenceOutputs:
     """What training/export.py wrote into the exported file.
 
     Attributes:
@@ -36,7 +36,7 @@ def find_difference(expected: NDArray[np.float32], got: NDArray[np.floating]) ->
 
     Args:
         expected: (N, 10).
-        got: what was answered for the same pictures.
+        got: what was answered for the same images.
     """
     if got.shape != expected.shape:
         return f"the answer has the shape {got.shape}, expected {expected.shape}"
@@ -44,10 +44,10 @@ def find_difference(expected: NDArray[np.float32], got: NDArray[np.floating]) ->
         return "some probabilities are no finite numbers"
     difference = np.abs(got - expected)
     if difference.max() > TOLERANCE:
-        picture, column = np.unravel_index(difference.argmax(), difference.shape)
+        image, column = np.unravel_index(difference.argmax(), difference.shape)
         return (
-            f"picture {picture} of {len(expected)} gets {got[picture, column]:.4f} for class {column}, recorded was "
-            f"{expected[picture, column]:.4f} (at most {TOLERANCE:g} apart)"
+            f"image {image} of {len(expected)} gets {got[image, column]:.4f} for class {column}, recorded was "
+            f"{expected[image, column]:.4f} (at most {TOLERANCE:g} apart)"
         )
     return None
 

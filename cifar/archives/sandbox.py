@@ -14,7 +14,7 @@ import struct
 import sys
 from pathlib import Path
 
-CPU_S = 60  # of one check; with 32 pictures it takes a second or two
+CPU_S = 60  # of one check; with 32 images it takes a second or two
 MAX_OUTPUT = 1 << 16  # bytes that the process may write into a file
 _MEMORY = 2 << 30  # bytes beyond what PyTorch itself takes
 _FILES = 64

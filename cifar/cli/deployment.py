@@ -15,17 +15,17 @@ from cifar.deployment import deploy as deploying
 from cifar.deployment import follow as following
 from cifar.deployment import rollback as rolling_back
 from cifar.deployment import undeploy as undeploying
-from cifar.deployment.deploy import Options
+from cifar.deployment.deploy import DeployOptions
 from cifar.deployment.promote import from_registry, promote, record, try_tag
 from cifar.deployment.steps import Steps
 from cifar.deployment.target import Target
-from cifar.server.torchserve import LOG_NAME
+from cifar.server.launch import LOG_NAME
 
 KeepOption = Annotated[int, typer.Option(min=1, help="Versions that stay registered, the new one among them.")]
 WatchOption = Annotated[float, typer.Option(min=0, help="Seconds for which the new default is watched.")]
 TimeoutOption = Annotated[float, typer.Option(min=1, help="Seconds in which its workers must be READY.")]
 
-_OPTIONS = Options()
+_OPTIONS = DeployOptions()
 
 
 def deploy(
@@ -42,7 +42,8 @@ def deploy(
     run_dir: RunDirOption = RUN_DIR,
 ) -> None:
     """Bring a version into service without losing a request, or leave everything as it was."""
-    steps, options = Steps(), _choose(keep, watch_s, timeout_s)
+    _end_as_by_ctrl_c()
+    steps, options = Steps(), _read_options(keep, watch_s, timeout_s)
     target = find_target(config, model_store, run_dir)
     if what.startswith("models:"):
         change = promote(what, target, steps, options, version)
@@ -61,7 +62,8 @@ def rollback(
     run_dir: RunDirOption = RUN_DIR,
 ) -> None:
     """Make the default before the default again: at once where its workers are there."""
-    steps, options = Steps(), _choose(keep, watch_s, timeout_s)
+    _end_as_by_ctrl_c()
+    steps, options = Steps(), _read_options(keep, watch_s, timeout_s)
     change = rolling_back.rollback(find_target(config, model_store, run_dir), steps, options)
     record(change, steps, back=True)
     steps.say(f"Version {change.now.version} is the default again.")
@@ -93,7 +95,7 @@ def follow(
     run_dir: RunDirOption = RUN_DIR,
 ) -> None:
     """Deploy the version that an alias names, now and whenever it moves; until Ctrl-C or SIGTERM."""
-    options, end = _choose(keep, watch_s, timeout_s), threading.Event()
+    options, end = _read_options(keep, watch_s, timeout_s), threading.Event()
     for kind in (signal.SIGINT, signal.SIGTERM):  # a deployment that has begun comes to its end first
         signal.signal(kind, lambda *_: end.set())
     target = find_target(config, model_store, run_dir)
@@ -109,13 +111,18 @@ def scale(
     run_dir: RunDirOption = RUN_DIR,
 ) -> None:
     """Give a version so many workers, now and after every restart."""
-    options = Options(timeout_s=timeout_s)
+    options = DeployOptions(timeout_s=timeout_s)
     undeploying.scale(version, workers, find_target(config, model_store, run_dir), Steps(), options)
 
 
-def _choose(keep: int, watch_s: float, timeout_s: float) -> Options:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was begun is taken back
-    return Options(keep, watch_s, timeout_s, public_key=required_key())
+def _end_as_by_ctrl_c() -> None:
+    """Let SIGTERM do what Ctrl-C does: what was begun is taken back."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def _read_options(keep: int, watch_s: float, timeout_s: float) -> DeployOptions:
+    """Add the key that the environment names; raises SignatureRefused where it names none."""
+    return DeployOptions(keep, watch_s, timeout_s, public_key=required_key())
 
 
 def find_target(config: Path, model_store: Path, run_dir: Path) -> Target:

@@ -15,7 +15,7 @@ from rich.text import Text
 from cifar.cli.options import JsonOption, UrlOption
 from cifar.client.connection import DEFAULT_TIMEOUT_S
 from cifar.client.inference import InferenceClient, Prediction
-from cifar.client.pictures import PictureFile, Pixels, list_files, open_input
+from cifar.client.image_inputs import ImageArray, ImageFile, list_files, open_input
 from cifar.client.samples import SampleSource, choose_samples
 from cifar.common.console import print_json
 from cifar.common.errors import CifarError, InputUnreadable, ModelNotFound, RequestRefused, TokenRefused
@@ -34,7 +34,7 @@ class UnreadableFile:
 
 
 # One request each, except the file that never became one.
-Source = PictureFile | Pixels | UnreadableFile
+Source = ImageFile | ImageArray | UnreadableFile
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def predict(
     files: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="FILE", help="Pictures, .npy arrays (N, 32, 32, 3), folders of them. None: ten samples."
+            metavar="FILE", help="Images, .npy arrays (N, 32, 32, 3), folders of them. None: ten samples."
         ),
     ] = None,
     version: Annotated[str | None, typer.Option(help="Model version to ask; the server's default if left out.")] = None,
@@ -62,7 +62,7 @@ def predict(
     ] = SampleSource.AUTO,
     timeout_s: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for each answer.")] = DEFAULT_TIMEOUT_S,
 ) -> None:
-    """Predict what pictures show."""
+    """Predict what images show."""
     if files and samples is not SampleSource.AUTO:
         raise typer.BadParameter("choose between files and samples", param_hint="--samples")
     sources, note = _collect_sources(files or [], samples)
@@ -103,11 +103,11 @@ def _open_path(path: Path) -> Iterator[Source]:
         except InputUnreadable as error:
             yield UnreadableFile(str(file), _say_error(str(file), error))
         else:
-            yield from source.split() if isinstance(source, Pixels) else [source]
+            yield from source.split() if isinstance(source, ImageArray) else [source]
 
 
 def _count_images(source: Source) -> int:
-    return len(source.names) if isinstance(source, Pixels) else 1
+    return len(source.names) if isinstance(source, ImageArray) else 1
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def _show_progress(sources: Sequence[Source]) -> Iterator[Callable[[int], None]]
     total = sum(_count_images(source) for source in sources)
     with Progress(console=Console(stderr=True), transient=True, disable=total <= _PROGRESS_FROM_INPUTS) as progress:
         task = progress.add_task("Predicting", total=total)
-        yield lambda images: progress.advance(task, images)
+        yield lambdan images: progress.advance(task, images)
 
 
 def _predict_source(
@@ -126,7 +126,7 @@ def _predict_source(
     if isinstance(source, UnreadableFile):
         return [Row(source.name, error=source.error)]
     try:
-        if isinstance(source, Pixels):
+        if isinstance(source, ImageArray):
             names = source.names
             answer = client.predict(source.images, top_k=top_k, version=version, max_value=source.max_value)
         else:
@@ -147,9 +147,9 @@ def _say_error(name: str, error: CifarError) -> str:
     return str(error).removeprefix(f"{name}: ")
 
 
-def _name_request(source: PictureFile | Pixels) -> str:
+def _name_request(source: ImageFile | ImageArray) -> str:
     """One name for all that a refused request held."""
-    if isinstance(source, PictureFile):
+    if isinstance(source, ImageFile):
         return source.name
     first, last = source.names[0], source.names[-1]
     return first if first == last else f"{first} to {last}"

@@ -25,7 +25,7 @@ def up(
     timeout_s: Annotated[float, typer.Option(min=1, help="Seconds to wait until it serves.")] = START_TIMEOUT_S,
     supervise: Annotated[bool, typer.Option(help="Keep a process beside it that starts it again.")] = True,
 ) -> None:
-    """Start TorchServe, unless it runs, and wait until it has answered a picture."""
+    """Start TorchServe, unless it runs, and wait until it has answered an image."""
     console = Console(stderr=True)
     server = TorchServe(run_dir, config, model_store, models)
     begin = time.monotonic()

@@ -17,8 +17,13 @@ from cifar.common.addresses import own_addresses
 from cifar.common.console import print_json
 from cifar.common.errors import InvalidStateFile
 from cifar.common.project import MODEL_STORE, RUN_DIR
-from cifar.deployment.differences import find_differences, find_strangers
-from cifar.deployment.version_status import VersionStatus, read_status, read_strangers
+from cifar.deployment.observed_state import (
+    VersionStatus,
+    find_mismatches,
+    find_undeployed,
+    read_other_models,
+    read_status,
+)
 from cifar.server.run_state import started_archives
 
 _DIGEST_DIGITS = 12  # as many as X-Model-Digest has
@@ -41,15 +46,15 @@ def status(
     if management_url == own_addresses().management:
         model_store, run_dir = model_store or MODEL_STORE, run_dir or RUN_DIR
     with ManagementClient(management_url) as management:
-        found, strangers = read_status(management), read_strangers(management)
-    differences = find_strangers(strangers)
+        found, strangers = read_status(management), read_other_models(management)
+    differences = find_undeployed(strangers)
     if model_store is not None:
         started = None
         try:
             started = started_archives(run_dir) if run_dir else None
         except InvalidStateFile as error:  # what is served is known without it
             differences.append(str(error))
-        differences += find_differences(found, model_store, started)
+        differences += find_mismatches(found, model_store, started)
     if as_json:
         print_json({"versions": [asdict(version) for version in found], "differences": differences})
     else:

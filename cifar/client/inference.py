@@ -1,4 +1,4 @@
-"""Asks the prediction server: arrays or pictures out, predictions back (docs/http-api.md)."""
+"""Asks the prediction server: arrays or images out, predictions back (docs/http-api.md)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -96,7 +96,7 @@ class InferenceClient(Connection):
         # A header, because TorchServe drops the query of /predictions/… (docs/adr/0004).
         options = {"X-Top-K": str(top_k)} if top_k is not None else {}
         if isinstance(images, bytes):
-            return self._ask(images, _picture_type(images), version, options, expected=1)
+            return self._ask(images, _image_type(images), version, options, expected=1)
         answers = [
             self._ask(body, content_type, version, options, expected)
             for body, content_type, expected in _encode_arrays(images, max_value)
@@ -148,8 +148,8 @@ def _encode_arrays(images: NDArray[Any], max_value: int | None) -> Iterator[tupl
         raise ValueError(f"expected uint8 or floating-point numbers, got {images.dtype}")
 
 
-def _picture_type(picture: bytes) -> str:
-    return "image/png" if picture.startswith(b"\x89PNG") else "image/jpeg"
+def _image_type(image: bytes) -> str:
+    return "image/png" if image.startswith(b"\x89PNG") else "image/jpeg"
 
 
 def _read_response(response: requests.Response, url: str, version: str | None, expected: int) -> Answer:

@@ -146,7 +146,7 @@ class ManagementClient(Connection):
         """Describe all versions, of another model where one is named."""
         return self._describe(f"/models/{quote(model or self.model, safe='')}/all")
 
-    def customized(self, version: str | None = None) -> dict[str, Any]:
+    def describe_handler(self, version: str | None = None) -> dict[str, Any]:
         """Ask the handler what it says of its model: it answers as a prediction would be answered, through the queue.
 
         Returns:

@@ -1,7 +1,7 @@
 """The ten images that `cifar predict` sends when it is given none: from the test set, or drawn.
 
 The test set is used where `make data` has already put it. It is never fetched unasked: the download is 170 MB, nothing
-that `make up` may start by itself. Until then `cifar.client.drawings` has one scene a class.
+that `make up` may start by itself. Until then there is a drawing of each class, in drawings/.
 """
 
 import subprocess
@@ -12,12 +12,13 @@ from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from cifar.client.drawings import draw_samples
-from cifar.client.pictures import Pixels
+from cifar.client.image_inputs import ImageArray
 from cifar.common.errors import InputUnreadable
 from cifar.common.project import ROOT, check_checkout, class_names
 
+_DRAWINGS = Path(__file__).with_name("drawings")
 TEST_SET_FILE = ROOT / "data" / "cifar10.npz"
 
 DRAWN_NOTE = "These ten are drawings, not photographs. For images of the test set run `make data` (a 170 MB download)."
@@ -35,7 +36,7 @@ class SampleSource(StrEnum):
 class Samples:
     """Ten images, one a class, and what their viewer must know about them (None: nothing)."""
 
-    pixels: Pixels
+    pixels: ImageArray
     note: str | None
 
 
@@ -48,8 +49,15 @@ def choose_samples(source: SampleSource, test_set_file: Path = TEST_SET_FILE) ->
     if source is SampleSource.TEST_SET and not test_set_file.exists():
         prepare_test_set(test_set_file)
     if source is SampleSource.DRAWN or not test_set_file.exists():
-        return Samples(draw_samples(), DRAWN_NOTE)
+        return Samples(read_drawings(), DRAWN_NOTE)
     return Samples(read_test_set(test_set_file), None)
+
+
+def read_drawings() -> ImageArray:
+    """Return ten drawings that belong to the package, one a class, named `drawing (truck)`."""
+    names = class_names()
+    images = [np.asarray(Image.open(_DRAWINGS / f"{name}.png")) for name in names]
+    return ImageArray(tuple(f"drawing ({name})" for name in names), np.stack(images))
 
 
 def prepare_test_set(test_set_file: Path = TEST_SET_FILE) -> None:
@@ -71,7 +79,7 @@ def prepare_test_set(test_set_file: Path = TEST_SET_FILE) -> None:
         )
 
 
-def read_test_set(path: Path) -> Pixels:
+def read_test_set(path: Path) -> ImageArray:
     """Return the first image of each class, named by its place: `test[17] (truck)`.
 
     Args:
@@ -88,4 +96,4 @@ def read_test_set(path: Path) -> Pixels:
     except (OSError, ValueError, TypeError, LookupError, EOFError, zipfile.BadZipFile) as error:
         raise InputUnreadable(f"{path}: not a whole test set ({error}); delete it and run `make data`") from error
     names = tuple(f"test[{place}] ({class_names()[label]})" for label, place in enumerate(places))
-    return Pixels(names, images[places])
+    return ImageArray(names, images[places])

@@ -6,7 +6,7 @@ CifarError
 ├── AddressesUnusable        prometheus.yml or alertmanager.yml cannot be read, or names an address that is none
 ├── InvalidFile              a JSON file holds no JSON, or something other than an object
 ├── InvalidStateFile         a file that this tool writes for itself holds what it would not write
-│   └── ServingUnusable          serving.json, which says what should run
+│   └── InvalidStateFile          serving.json, which says what should run
 ├── Busy                     another process does not end what it does with the same folder
 ├── PortTaken                another process listens on an address that a server needs
 ├── TrackingError            MLflow's store cannot be used, or lacks the run to resume
@@ -66,7 +66,7 @@ class InvalidStateFile(CifarError):
     """A file that this tool writes for itself cannot be trusted; the message says why and what to do."""
 
 
-class ServingUnusable(InvalidStateFile):
+class InvalidStateFile(InvalidStateFile):
     """serving.json, which remembers what was deployed, cannot be trusted."""
 
 
@@ -83,7 +83,7 @@ class TrackingError(CifarError):
 
 
 class InputUnreadable(CifarError):
-    """A file is missing, is no picture, or is an array of the wrong shape or type."""
+    """A file is missing, is no image, or is an array of the wrong shape or type."""
 
 
 class ServerUnreachable(CifarError):

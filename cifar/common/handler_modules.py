@@ -1,6 +1,6 @@
 """Modules of the handler that training and the client use, so that pixels and statistics are those of the server.
 
-They import each other by their bare names, as in the unpacked archive: names as common as `pictures`. The handler's
+They import each other by their bare names, as in the unpacked archive: names as common as `pixels`. The handler's
 folder therefore stands first while they are imported, before whatever PYTHONPATH has, and is gone afterwards.
 """
 

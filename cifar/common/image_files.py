@@ -57,34 +57,34 @@ def _may_be_sent(content: bytes) -> bool:
 def _decode_here(content: bytes) -> NDArray[np.uint8]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # oddities, of EXIF blocks say, that do not spoil the picture
+            warnings.simplefilter("ignore")  # oddities, of EXIF blocks say, that do not spoil the image
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-                _check_meaning(picture)
-                return to_model_input(picture)
+            with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+                _check_meaning(image)
+                return to_model_input(image)
     except UnreadableImage:
         raise
     except _TOO_LARGE:
         limit = f"{Image.MAX_IMAGE_PIXELS:,}" if Image.MAX_IMAGE_PIXELS else "the safe number of"
         raise UnreadableImage(f"more than {limit} pixels; reduce it first") from None
     except UnidentifiedImageError as error:
-        raise UnreadableImage(f"not a picture ({', '.join(FORMATS)})") from error
+        raise UnreadableImage(f"not an image ({', '.join(FORMATS)})") from error
     except Exception as error:  # damaged files make Pillow raise OSError, SyntaxError, struct.error, zlib.error, …
         raise UnreadableImage(f"cannot be read, truncated or broken: {_reason(error)}") from error
 
 
-def _check_meaning(picture: Image.Image) -> None:
+def _check_meaning(image: Image.Image) -> None:
     """Reject what could only be guessed: which frame is meant, or which number is white."""
-    frames = getattr(picture, "n_frames", 1)
+    frames = getattr(image, "n_frames", 1)
     # Telephones' JPEG files (Pillow calls them MPO) may hold previews as further frames; the first is the photograph.
-    if frames > 1 and picture.format not in ("JPEG", "MPO"):
-        raise UnreadableImage(f"holds {frames} pictures; save the one that you mean by itself")
+    if frames > 1 and image.format not in ("JPEG", "MPO"):
+        raise UnreadableImage(f"holds {frames} images; save the one that you mean by itself")
     kind = None
-    if picture.mode == "F":
+    if image.mode == "F":
         kind = "floats"
-    elif picture.mode == "I" and picture.format != "PPM":  # Pillow brings deep PPM to 16 bits, in this mode
+    elif image.mode == "I" and image.format != "PPM":  # Pillow brings deep PPM to 16 bits, in this mode
         kind = "32-bit integers"
-    elif picture.mode.startswith("I;16") and 12 in getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, ()):
+    elif image.mode.startswith("I;16") and 12 in getattr(image, "tag_v2", {}).get(_BITS_PER_SAMPLE, ()):
         kind = "12-bit integers"
     if kind is not None:
         raise UnreadableImage(f"its pixels are {kind}, whose white is not known; save it with 8 or 16 bits a channel")

@@ -13,28 +13,34 @@ from cifar.client.management import ManagementClient, can_be_registered
 from cifar.common.errors import ArchiveRefused, CifarError, DeploymentFailed, SignatureRefused, VersionTaken
 from cifar.common.files import digest_file
 from cifar.common.project import MODEL_NAME
-from cifar.deployment.current import describe_served, read_current, same_archive, undo
-from cifar.deployment.parity import check_parity
-from cifar.deployment.served import check_served
+from cifar.deployment.observed_state import describe_served, read_observed_state
 from cifar.deployment.staging import place, staged
 from cifar.deployment.steps import Steps
 from cifar.deployment.target import Target
-from cifar.deployment.versions import SETTLE_S, drain, remove, wait_until_ready
-from cifar.deployment.watch import watch
-from cifar.server.desired_state import ServedVersion, Serving, Underway, forget_serving, read_serving, write_serving
+from cifar.deployment.undo import undo
+from cifar.deployment.verification import check_parity, check_served, watch
+from cifar.deployment.versions import DRAIN_GRACE_S, drain, remove, wait_until_ready
+from cifar.server.desired_state import (
+    DesiredState,
+    PendingDeployment,
+    ServedVersion,
+    forget_desired_state,
+    read_desired_state,
+    write_desired_state,
+)
 
 _HISTORY = 50  # defaults that are remembered
 
 
 @dataclass(frozen=True)
-class Options:
+class DeployOptions:
     """How to deploy.
 
     Attributes:
         keep: how many versions stay registered, the new one among them.
         watch_s: seconds for which the new default is watched.
         timeout_s: seconds in which its workers must be READY.
-        settle_s: seconds that requests which a worker holds may take.
+        drain_grace_s: seconds that requests which a worker holds may take.
         source: where the archive comes from, if not from its path.
         public_key: the archive must be signed with the other half of this key; None: it need not be signed.
     """
@@ -42,7 +48,7 @@ class Options:
     keep: int = 2
     watch_s: float = 5.0
     timeout_s: float = 120.0
-    settle_s: float = SETTLE_S
+    drain_grace_s: float = DRAIN_GRACE_S
     source: str | None = None
     public_key: Path | None = None
 
@@ -55,7 +61,24 @@ class Change:
     now: ServedVersion
 
 
-def deploy(archive: Path, target: Target, steps: Steps, options: Options, version: str | None = None) -> Change:
+@dataclass(frozen=True)
+class _Start:
+    """From where a deployment goes: what is served, the default before it, and whether it was begun already.
+
+    Attributes:
+        current: what is served.
+        default: the version that a failure goes back to; None: there was none.
+        resumes: an interrupted deployment of the same archive goes on.
+        first: nothing was ever deployed.
+    """
+
+    current: DesiredState
+    default: str | None
+    resumes: bool
+    first: bool
+
+
+def deploy(archive: Path, target: Target, steps: Steps, options: DeployOptions, version: str | None = None) -> Change:
     """Bring an archive into service: check, store, register, compare, switch, watch, drain.
 
     Any failure before the switch leaves what served before serving, and nothing of the new version; any failure after
@@ -69,7 +92,7 @@ def deploy(archive: Path, target: Target, steps: Steps, options: Options, versio
         version: serve it as this version, instead of the one in its manifest.
 
     Raises:
-        CifarError: cifar.common.errors, cifar.common.errors and cifar.common.errors say which.
+        CifarError: the subclass says what failed (cifar/common/errors.py).
     """
     options = options if options.source else replace(options, source=os.path.realpath(archive))
     with (
@@ -104,7 +127,7 @@ class Rollout:
         management: ManagementClient,
         inference: InferenceClient,
         steps: Steps,
-        options: Options,
+        options: DeployOptions,
         back: bool = False,
     ) -> None:
         self._target = target
@@ -121,37 +144,43 @@ class Rollout:
             candidate: a copy in the model store that nobody else writes (cifar/deployment/staging.py); it is moved.
             name: of its file in the model store.
         """
-        store = self._target.store
         if digest_file(candidate.path) != candidate.sha256:
             raise ArchiveRefused(f"{candidate.path} has changed since it was checked; deploy it again")
-        remembered = read_serving(store)
-        current = read_current(store, self._management)
-        goes_on = same_archive(current.underway, candidate.version, candidate.sha256)
-        if current.underway is not None and not goes_on:
-            with self._steps.step(f"undo the interrupted deployment of version {current.underway.version}"):
-                undo(store, self._management, current, remembered.default if remembered else None)
-            remembered = read_serving(store)
-            current = read_current(store, self._management)
-        before = remembered.default if goes_on and remembered else current.default
-        if before not in [served.version for served in current.versions]:
-            before = None
-        if before == candidate.version and not goes_on:
-            return self._stay(current, candidate, name)
-        underway = current.underway or self._plan(current, candidate, name)
-        current = replace(current, default=before, underway=underway)
+        start = self._find_start(candidate)
+        if start.default == candidate.version and not start.resumes:
+            return self._already_default(start.current, candidate, name)
+        underway = start.current.underway or self._plan(start.current, candidate, name)
+        current = replace(start.current, default=start.default, underway=underway)
         # What is registered and what is going to be are different things until the end.
-        write_serving(store, replace(current, versions=_without(current, underway)))
+        write_desired_state(self._target.store, replace(current, versions=_without(current, underway)))
         try:
-            self._bring_up(candidate, underway)
-            self._switch(candidate, before)
-            now = self._remember(current, candidate, underway)
+            self._register_and_verify(candidate, underway)
+            self._switch(candidate, start.default)
+            now = self._record(current, candidate, underway)
         except BaseException as error:
-            self._undo(current, before, forget=remembered is None, error=error)
+            self._undo(current, start.default, forget=start.first, error=error)
             raise
-        self._retire()
-        return Change(current.find(before) if before else None, now)
+        self._unregister_surplus()
+        return Change(current.find(start.default) if start.default else None, now)
 
-    def _plan(self, current: Serving, candidate: Candidate, name: str) -> Underway:
+    def _find_start(self, candidate: Candidate) -> _Start:
+        """Say from where this goes: on from an interrupted deployment of the same archive; another one is undone."""
+        store = self._target.store
+        remembered = read_desired_state(store)
+        current = read_observed_state(store, self._management)
+        pending = current.underway
+        resumes = pending is not None and (pending.version, pending.sha256) == (candidate.version, candidate.sha256)
+        if pending is not None and not resumes:
+            with self._steps.step(f"undo the interrupted deployment of version {pending.version}"):
+                undo(store, self._management, current, remembered.default if remembered else None)
+            remembered = read_desired_state(store)
+            current = read_observed_state(store, self._management)
+        default = remembered.default if resumes and remembered else current.default
+        if default not in [served.version for served in current.versions]:
+            default = None
+        return _Start(current, default, resumes, first=remembered is None)
+
+    def _plan(self, current: DesiredState, candidate: Candidate, name: str) -> PendingDeployment:
         """Decide what there is to do; raises VersionTaken where something else has the name."""
         served = next((it for it in current.versions if it.version == candidate.version), None)
         if served is not None and served.sha256 != candidate.sha256:
@@ -166,9 +195,9 @@ class Rollout:
                 "Deploy yours under another version: --version; or move that file away, if nothing uses it"
             )
         copied = not there.exists()
-        return Underway(candidate.version, name, candidate.sha256, copied=copied, registered=served is None)
+        return PendingDeployment(candidate.version, name, candidate.sha256, copied=copied, registered=served is None)
 
-    def _stay(self, current: Serving, candidate: Candidate, name: str) -> Change:
+    def _already_default(self, current: DesiredState, candidate: Candidate, name: str) -> Change:
         """Deploy what is the default already: only finish what an earlier call may have left."""
         served = current.find(candidate.version)
         if served is None or served.sha256 != candidate.sha256:
@@ -177,11 +206,13 @@ class Rollout:
         place(candidate, self._target.store / served.archive)  # whatever lies there now
         check_served(self._management, candidate)
         self._steps.say(f"Version {candidate.version} is the default already.")
-        write_serving(self._target.store, replace(current, versions=keepers(current, self._options.keep)))
-        self._retire()
+        write_desired_state(
+            self._target.store, replace(current, versions=versions_to_keep(current, self._options.keep))
+        )
+        self._unregister_surplus()
         return Change(served, served)
 
-    def _bring_up(self, candidate: Candidate, underway: Underway) -> None:
+    def _register_and_verify(self, candidate: Candidate, underway: PendingDeployment) -> None:
         """Everything before the switch: clients notice nothing of it."""
         store, version = self._target.store, candidate.version
         with self._steps.step("put it into the model store") as step:
@@ -202,7 +233,7 @@ class Rollout:
             if _digest(there) != candidate.sha256:
                 raise DeploymentFailed(f"{there} was changed while it was registered. Only `cifar` may write there")
             check_served(self._management, candidate)
-            step.note(f"{check_parity(self._inference, version, candidate.certificate)} pictures")
+            step.note(f"{check_parity(self._inference, version, candidate.reference)} images")
 
     def _switch(self, candidate: Candidate, before: str | None) -> None:
         """Make it the default, watch it, and wait until the one before has answered its last request."""
@@ -216,15 +247,15 @@ class Rollout:
                 self._management,
                 self._inference,
                 version,
-                candidate.certificate,
+                candidate.reference,
                 self._options.watch_s,
             )
-            step.note(f"{asked} known pictures answered as recorded")
+            step.note(f"{asked} known images answered as recorded")
         if before is not None and before != version:
             with self._steps.step(f"wait for the last answers of {before}"):
-                drain(self._management, before, self._options.settle_s)
+                drain(self._management, before, self._options.drain_grace_s)
 
-    def _remember(self, current: Serving, candidate: Candidate, underway: Underway) -> ServedVersion:
+    def _record(self, current: DesiredState, candidate: Candidate, underway: PendingDeployment) -> ServedVersion:
         """Write down that the version is the default, and which others stay."""
         now = ServedVersion(
             candidate.version,
@@ -237,29 +268,31 @@ class Rollout:
         longer = (*current.history, *([before] if before else []))[-_HISTORY:]
         history = current.history[:-1] if self._back else longer
         others = tuple(served for served in current.versions if served.version != now.version)
-        serving = Serving(now.version, (*others, now), history)
-        write_serving(self._target.store, replace(serving, versions=keepers(serving, self._options.keep)))
+        serving = DesiredState(now.version, (*others, now), history)
+        write_desired_state(
+            self._target.store, replace(serving, versions=versions_to_keep(serving, self._options.keep))
+        )
         return now
 
-    def _retire(self) -> None:
+    def _unregister_surplus(self) -> None:
         """Take away the versions that serving.json does not name; none of them is the default."""
-        serving = read_serving(self._target.store)
+        serving = read_desired_state(self._target.store)
         kept = [served.version for served in serving.versions] if serving else []
         for described in describe_served(self._management)[1]:
             if described.version not in kept:
                 with self._steps.step(f"unregister {described.version}") as step:
-                    drain(self._management, described.version, self._options.settle_s)
+                    drain(self._management, described.version, self._options.drain_grace_s)
                     remove(self._management, described.version)
                     step.note(f"{described.archive} stays in the model store")
 
-    def _undo(self, current: Serving, before: str | None, forget: bool, error: BaseException) -> None:
+    def _undo(self, current: DesiredState, before: str | None, forget: bool, error: BaseException) -> None:
         """Take back what was done; the failure that led here is told, whatever comes of this."""
         version = current.underway.version if current.underway else "?"
         try:
             with self._steps.step(f"take version {version} back") as step:
                 undo(self._target.store, self._management, current, before)
                 if forget:
-                    forget_serving(self._target.store)
+                    forget_desired_state(self._target.store)
                 step.note(f"{before} serves as before" if before else "nothing is served, as before")
         except (CifarError, OSError) as second:
             error.add_note(f"Not all of it could be taken back: {second}")
@@ -269,7 +302,7 @@ class Rollout:
             )
 
 
-def keepers(current: Serving, keep: int) -> tuple[ServedVersion, ...]:
+def versions_to_keep(current: DesiredState, keep: int) -> tuple[ServedVersion, ...]:
     """Return the registered versions that stay: the default, the defaults before it, the last first, then others."""
     registered = {served.version: served for served in current.versions}
     order = [current.default, *(served.version for served in reversed(current.history)), *reversed(registered)]
@@ -277,7 +310,7 @@ def keepers(current: Serving, keep: int) -> tuple[ServedVersion, ...]:
     return tuple(served for served in current.versions if served.version in names)
 
 
-def _without(current: Serving, underway: Underway) -> tuple[ServedVersion, ...]:
+def _without(current: DesiredState, underway: PendingDeployment) -> tuple[ServedVersion, ...]:
     """Return the versions that should run if the deployment came to nothing."""
     return tuple(it for it in current.versions if not (underway.registered and it.version == underway.version))
 
@@ -313,7 +346,7 @@ def _choose_name(archive: Path, candidate: Candidate, store: Path) -> str:
     return archive.name if inside and can_be_registered(archive.name) else own
 
 
-def _describe(candidate: Candidate, archive: Path, options: Options) -> str:
+def _describe(candidate: Candidate, archive: Path, options: DeployOptions) -> str:
     notes = ["as recorded" if candidate.recorded else f"no {archive.name}.sha256 to compare with"]
     notes += [] if options.public_key is None else ["signature verified"]
     notes += [] if candidate.not_run is None else [f"its network not run: {candidate.not_run}"]

@@ -10,7 +10,7 @@ import orjson
 from cifar.common.errors import CifarError, DeploymentRunning, InvalidStateFile, RegistryUnusable, ServerUnreachable
 from cifar.common.files import atomic_write
 from cifar.common.state_file import check_object, read_state_file, text
-from cifar.deployment.deploy import Options
+from cifar.deployment.deploy import DeployOptions
 from cifar.deployment.promote import promote
 from cifar.deployment.registry import find_model
 from cifar.deployment.steps import Steps
@@ -41,7 +41,7 @@ class Followed:
     outcome: str
 
 
-def follow(uri: str, target: Target, steps: Steps, options: Options, wait: Callable[[], bool]) -> None:
+def follow(uri: str, target: Target, steps: Steps, options: DeployOptions, wait: Callable[[], bool]) -> None:
     """Deploy whatever version the alias names, now and whenever it moves.
 
     What was done is remembered in the model store: started again, this does what it has missed. A version that was
@@ -57,10 +57,10 @@ def follow(uri: str, target: Target, steps: Steps, options: Options, wait: Calla
     """
     said = ""
     while True:
-        trouble = _look(uri, target, steps, options)
-        if trouble and trouble != said:
-            steps.say(trouble)
-        said = trouble
+        error = _look(uri, target, steps, options)
+        if error and error != said:
+            steps.say(error)
+        said = error
         if not wait():
             return
 
@@ -84,7 +84,7 @@ def read_followed(store: Path, uri: str) -> Followed | None:
     return followed if followed.uri == uri else None
 
 
-def _look(uri: str, target: Target, steps: Steps, options: Options) -> str:
+def _look(uri: str, target: Target, steps: Steps, options: DeployOptions) -> str:
     """Act if the alias has moved; return what hinders that, to be tried again."""
     try:
         model = find_model(uri)

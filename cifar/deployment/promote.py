@@ -8,14 +8,14 @@ from cifar.archives.build import build_archive
 from cifar.archives.inspection import check_version
 from cifar.common.errors import CifarError, DeploymentRunning, RegistryUnusable, ServerUnreachable
 from cifar.common.project import MODEL_NAME
-from cifar.deployment.deploy import Change, Options, deploy
+from cifar.deployment.deploy import Change, DeployOptions, deploy
 from cifar.deployment.registry import download, find_model, tag
 from cifar.deployment.steps import Steps
 from cifar.deployment.target import Target
 from cifar.server.desired_state import ServedVersion
 
 
-def promote(uri: str, target: Target, steps: Steps, options: Options, version: str | None = None) -> Change:
+def promote(uri: str, target: Target, steps: Steps, options: DeployOptions, version: str | None = None) -> Change:
     """Deploy a version of MLflow's registry, and tag it with what came of that.
 
     Args:

@@ -8,16 +8,17 @@ from cifar.archives.signing import verify_archive
 from cifar.client.management import ManagementClient
 from cifar.common.errors import ArchiveRefused, NothingToRollBackTo
 from cifar.common.files import digest_file
-from cifar.deployment.current import describe_served, read_current, remembered_first, undo
-from cifar.deployment.deploy import Change, Options, Rollout
-from cifar.deployment.served import check_served
+from cifar.deployment.deploy import Change, DeployOptions, Rollout
+from cifar.deployment.observed_state import describe_served, read_observed_state
 from cifar.deployment.staging import remove_leftovers, staged
 from cifar.deployment.steps import Steps
 from cifar.deployment.target import Target
-from cifar.server.desired_state import ServedVersion, read_serving
+from cifar.deployment.undo import remembered_first, undo
+from cifar.deployment.verification import check_served
+from cifar.server.desired_state import ServedVersion, read_desired_state
 
 
-def rollback(target: Target, steps: Steps, options: Options) -> Change:
+def rollback(target: Target, steps: Steps, options: DeployOptions) -> Change:
     """Go back to the previous default: at once where its workers are there, else by deploying its archive again.
 
     The version that was the default stays registered. Called again, this goes one further back. A deployment that was
@@ -32,7 +33,7 @@ def rollback(target: Target, steps: Steps, options: Options) -> Change:
         undone = _undo_interrupted(target, steps, management)
         if undone is not None:
             return undone
-        current = read_current(target.store, management)
+        current = read_observed_state(target.store, management)
         before = current.find(current.default) if current.default else None
         if not current.history or before is None:
             raise NothingToRollBackTo(
@@ -56,7 +57,7 @@ def rollback(target: Target, steps: Steps, options: Options) -> Change:
             return Rollout(target, management, inference, steps, options, back=True).run(candidate, goal.archive)
 
 
-def _inspect(file: Path, archive: Path, goal: ServedVersion, options: Options, run_network: bool) -> Candidate:
+def _inspect(file: Path, archive: Path, goal: ServedVersion, options: DeployOptions, run_network: bool) -> Candidate:
     """Check that a file is what was deployed; `archive` is what messages call it."""
     try:
         digest = digest_file(file)
@@ -77,10 +78,10 @@ def _inspect(file: Path, archive: Path, goal: ServedVersion, options: Options, r
 
 def _undo_interrupted(target: Target, steps: Steps, management: ManagementClient) -> Change | None:
     """Undo an interrupted deployment; return the change where clients notice it."""
-    remembered = read_serving(target.store)
+    remembered = read_desired_state(target.store)
     if remembered is None or remembered.underway is None:
         return None
-    current = read_current(target.store, management)
+    current = read_observed_state(target.store, management)
     new = remembered.underway.version
     with steps.step(f"undo the interrupted deployment of version {new}"):
         undo(target.store, management, current, remembered.default)

@@ -3,15 +3,16 @@
 from dataclasses import replace
 
 from cifar.common.errors import ModelNotFound, VersionIsDefault
-from cifar.deployment.current import read_current, remembered_first, undo
-from cifar.deployment.deploy import Options
+from cifar.deployment.deploy import DeployOptions
+from cifar.deployment.observed_state import read_observed_state
 from cifar.deployment.steps import Steps
 from cifar.deployment.target import Target
+from cifar.deployment.undo import remembered_first, undo
 from cifar.deployment.versions import drain, remove, wait_until_ready
-from cifar.server.desired_state import ServedVersion, Serving, read_serving
+from cifar.server.desired_state import DesiredState, ServedVersion, read_desired_state
 
 
-def undeploy(version: str, target: Target, steps: Steps, options: Options) -> ServedVersion:
+def undeploy(version: str, target: Target, steps: Steps, options: DeployOptions) -> ServedVersion:
     """Unregister a version after its last answers; its archive stays in the model store.
 
     Returns:
@@ -23,7 +24,7 @@ def undeploy(version: str, target: Target, steps: Steps, options: Options) -> Se
         NotDrained: clients keep asking for it by name.
     """
     with target.exclusive(), target.manage() as management:
-        remembered, current = read_serving(target.store), read_current(target.store, management)
+        remembered, current = read_desired_state(target.store), read_observed_state(target.store, management)
         if current.underway is not None and current.underway.version == version:
             with steps.step(f"undo the interrupted deployment of version {version}"):
                 undo(target.store, management, current, remembered.default if remembered else None)
@@ -36,7 +37,7 @@ def undeploy(version: str, target: Target, steps: Steps, options: Options) -> Se
             )
         gone = _require(current, version)
         with steps.step(f"wait for the last answers of {version}"):
-            drain(management, version, options.settle_s)
+            drain(management, version, options.drain_grace_s)
         versions = tuple(served for served in current.versions if served.version != version)
         history = tuple(served for served in current.history if served.version != version)
         without = replace(current, versions=versions, history=history)
@@ -45,7 +46,7 @@ def undeploy(version: str, target: Target, steps: Steps, options: Options) -> Se
         return gone
 
 
-def scale(version: str, workers: int, target: Target, steps: Steps, options: Options) -> None:
+def scale(version: str, workers: int, target: Target, steps: Steps, options: DeployOptions) -> None:
     """Give a version so many workers, now and after every restart.
 
     Raises:
@@ -53,7 +54,7 @@ def scale(version: str, workers: int, target: Target, steps: Steps, options: Opt
         DeploymentFailed: they do not start; the server goes on trying.
     """
     with target.exclusive(), target.manage() as management:
-        current = read_current(target.store, management)
+        current = read_observed_state(target.store, management)
         _require(current, version)
         with steps.step(f"give version {version} {workers} workers"):
             with remembered_first(target.store, current.scaled(version, workers)):
@@ -61,7 +62,7 @@ def scale(version: str, workers: int, target: Target, steps: Steps, options: Opt
             wait_until_ready(management, version, options.timeout_s, target.server_log)
 
 
-def _require(current: Serving, version: str) -> ServedVersion:
+def _require(current: DesiredState, version: str) -> ServedVersion:
     found = {served.version: served for served in current.versions}
     if version not in found:
         raise ModelNotFound(

@@ -8,7 +8,7 @@ from cifar.client.management import ManagementClient, ModelVersion
 from cifar.common.errors import DeploymentFailed, ModelNotFound, NotDrained, ServerError, ServerUnreachable
 
 # A batch of 16 requests with 256 images each, the longest there is, takes 2.5 s on one core.
-SETTLE_S = 3.0
+DRAIN_GRACE_S = 3.0
 
 _POLL_S = 0.1
 _DRAIN_TIMEOUT_S = 60.0
@@ -56,10 +56,10 @@ def wait_until_ready(
         time.sleep(_POLL_S)
 
 
-def drain(management: ManagementClient, version: str, settle_s: float = SETTLE_S) -> None:
+def drain(management: ManagementClient, version: str, drain_grace_s: float = DRAIN_GRACE_S) -> None:
     """Wait until no request waits for a version, and those that its workers hold have been answered.
 
-    TorchServe tells how many wait, not how many are being answered; they are given `settle_s` seconds.
+    TorchServe tells how many wait, not how many are being answered; they are given `drain_grace_s` seconds.
 
     Raises:
         NotDrained: requests keep coming, as from clients that name this version.
@@ -72,7 +72,7 @@ def drain(management: ManagementClient, version: str, settle_s: float = SETTLE_S
                 "by name. It was left as it is"
             )
         time.sleep(_POLL_S)
-    time.sleep(settle_s)
+    time.sleep(drain_grace_s)
 
 
 def remove(management: ManagementClient, version: str) -> None:

@@ -13,7 +13,7 @@ from cifar.archives.archive import Archive, open_archive
 from cifar.archives.model_file import METADATA_NAME, read_extra_files
 from cifar.common.errors import ArchiveUnusable, NothingToTrace
 from cifar.common.files import digest_file
-from cifar.server.desired_state import read_serving
+from cifar.server.desired_state import read_desired_state
 
 _SHOWN_NAME = 100  # characters of a version
 _SHOWN_DIGITS = 12  # as many as X-Model-Digest has
@@ -74,9 +74,9 @@ def find_version(store: Path, version: str) -> TracedArchive:
 
     Raises:
         NothingToTrace: there is none, or there are several.
-        ServingUnusable: serving.json cannot be read.
+        InvalidStateFile: serving.json cannot be read.
     """
-    serving = read_serving(store)
+    serving = read_desired_state(store)
     served = serving.find(version) if serving else None
     if served is not None:
         return read_archive(store / served.archive)

@@ -8,7 +8,7 @@ from typing import Any
 from cifar.archives.archive import digest_path, read_digest
 from cifar.provenance.archive import TracedArchive
 from cifar.provenance.sources import LocalWeights, Tracked, check_commit
-from cifar.server.desired_state import SERVING_NAME, read_serving
+from cifar.server.desired_state import DESIRED_STATE_NAME, read_desired_state
 
 _DIRTY = "-dirty"
 _NOT_SAID = "the export did not record it"
@@ -69,7 +69,7 @@ _Checked = tuple[str | float | None, list[Finding]]  # the link's value, and wha
 
 
 def check_links(evidence: Evidence) -> tuple[Link, ...]:
-    """Check every link, from the archive to the server that runs it; raises ServingUnusable (cifar.common.errors)."""
+    """Check every link, from the archive to the server that runs it; raises InvalidStateFile (cifar.common.errors)."""
     first = _judge("archive", *_check_archive(evidence))
     if evidence.archive.model_digest is None:
         return first, *(Link(name, None, None, "the archive cannot be read") for name in _CHECKS)
@@ -114,9 +114,9 @@ def _check_archive(evidence: Evidence) -> _Checked:
     beside = digest_path(archive.path)
     said: dict[str, object] = {beside.name: _read_digest(archive.path)}
     if archive.path.resolve().parent == evidence.store.resolve():
-        serving = read_serving(evidence.store)
+        serving = read_desired_state(evidence.store)
         deployed = (*serving.versions, *reversed(serving.history)) if serving else ()
-        said[SERVING_NAME] = next((it.sha256 for it in deployed if it.archive == archive.path.name), None)
+        said[DESIRED_STATE_NAME] = next((it.sha256 for it in deployed if it.archive == archive.path.name), None)
     damage = [Finding(False, archive.damage)] if archive.damage else []
     recorded = compare(archive.sha256, said)
     return archive.sha256, _first_or(

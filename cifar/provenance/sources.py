@@ -146,7 +146,7 @@ def ask_server(url: str, version: str) -> dict[str, Any] | str:
         with ManagementClient(url, timeout_s=_ANSWER_TIMEOUT_S, attempts=1) as management:
             if not management.describe(version).ready_workers:  # the question would stay in its queue
                 return f"no worker of version {version} is ready"
-            return management.customized(version)
+            return management.describe_handler(version)
     except ServerUnreachable as error:
         return f"no server answers: {error.reason}"
     except CifarError as error:

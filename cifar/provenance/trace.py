@@ -48,7 +48,7 @@ def trace(
         management_url: of the server that may be running; None: of this checkout's.
 
     Raises:
-        ServingUnusable: the store's serving.json cannot be read.
+        InvalidStateFile: the store's serving.json cannot be read.
     """
     management_url = management_url or own_addresses().management
     evidence = Evidence(

@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 import orjson
 
 from cifar.common.addresses import own_addresses
-from cifar.common.errors import ServingUnusable
+from cifar.common.errors import InvalidStateFile
 from cifar.common.files import atomic_write, remove_leftovers
 from cifar.common.lock import try_exclusive
 from cifar.common.project import MODEL_NAME
 from cifar.common.state_file import Field, boolean, check_object, list_of, optional, read_state_file, text, whole_number
 
-SERVING_NAME = "serving.json"
+DESIRED_STATE_NAME = "serving.json"
 DEPLOYED_NAME = "deployed.json"
 
 _MAX_BYTES = 1 << 20
@@ -54,7 +54,7 @@ class ServedVersion:
 
 
 @dataclass(frozen=True)
-class Underway:
+class PendingDeployment:
     """A deployment that has begun; left behind, one that was interrupted.
 
     Attributes:
@@ -71,7 +71,7 @@ class Underway:
 
 
 @dataclass(frozen=True)
-class Serving:
+class DesiredState:
     """What should run.
 
     Attributes:
@@ -84,7 +84,7 @@ class Serving:
     default: str | None
     versions: tuple[ServedVersion, ...]
     history: tuple[ServedVersion, ...] = ()
-    underway: Underway | None = None
+    underway: PendingDeployment | None = None
 
     def find(self, version: str) -> ServedVersion | None:
         """Return what is known of a version: as it should run, else as it last did."""
@@ -97,47 +97,47 @@ class Serving:
         ordered = sorted(self.versions, key=lambda served: served.version != self.default)
         return [f"{MODEL_NAME}={served.archive}" for served in ordered]
 
-    def scaled(self, version: str, workers: int) -> "Serving":
+    def scaled(self, version: str, workers: int) -> "DesiredState":
         """Return the same with another number of workers for one version."""
         changed = (replace(it, workers=workers) if it.version == version else it for it in self.versions)
         return replace(self, versions=tuple(changed))
 
 
-def read_serving(store: Path) -> Serving | None:
+def read_desired_state(store: Path) -> DesiredState | None:
     """Return what should run; None where nothing was ever deployed.
 
     Raises:
-        ServingUnusable: the file cannot be read, or does not say it.
+        InvalidStateFile: the file cannot be read, or does not say it.
     """
-    path = store / SERVING_NAME
+    path = store / DESIRED_STATE_NAME
     try:
         return _parse(read_state_file(path, _MAX_BYTES))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise ServingUnusable(
+        raise InvalidStateFile(
             f"{path} does not say what should be served ({error}). Restore it, or name what is to be served: cifar up "
             f"{MODEL_NAME}=ARCHIVE, which forgets what was deployed"
         ) from error
 
 
-def write_serving(store: Path, serving: Serving) -> None:
+def write_desired_state(store: Path, serving: DesiredState) -> None:
     """Remember what should run.
 
     Raises:
-        ServingUnusable: `read_serving` would not take it; nothing is written.
+        InvalidStateFile: `read_desired_state` would not take it; nothing is written.
         OSError: the disk is full; the file is as before.
     """
     content = asdict(serving)
     try:
         _parse(orjson.loads(orjson.dumps(content)))
     except (TypeError, ValueError) as error:
-        raise ServingUnusable(f"This cannot be remembered in {store / SERVING_NAME}: {error}") from error
-    tell_prometheus(store, serving)  # first: where this fails, nothing has changed that anybody acts on
-    _write(store / SERVING_NAME, content)
+        raise InvalidStateFile(f"This cannot be remembered in {store / DESIRED_STATE_NAME}: {error}") from error
+    write_deployed_targets(store, serving)  # first: where this fails, nothing has changed that anybody acts on
+    _write(store / DESIRED_STATE_NAME, content)
 
 
-def tell_prometheus(store: Path, serving: Serving) -> None:
+def write_deployed_targets(store: Path, serving: DesiredState) -> None:
     """Write the targets of the job `deployed`, one a version: labels `model_version`, `default` and `underway`."""
     underway = serving.underway.version if serving.underway is not None else None
     versions = dict.fromkeys([*(served.version for served in serving.versions), *([underway] if underway else [])])
@@ -150,25 +150,25 @@ def tell_prometheus(store: Path, serving: Serving) -> None:
     _write(store / DEPLOYED_NAME, [{"targets": [target], "labels": of_version} for of_version in labels])
 
 
-def forget_serving(store: Path) -> None:
+def forget_desired_state(store: Path) -> None:
     """Forget what was deployed."""
-    (store / SERVING_NAME).unlink(missing_ok=True)
+    (store / DESIRED_STATE_NAME).unlink(missing_ok=True)
     (store / DEPLOYED_NAME).unlink(missing_ok=True)
 
 
-def serving_mark(store: Path) -> tuple[int, int] | None:
+def desired_state_mark(store: Path) -> tuple[int, int] | None:
     """Return what changes whenever serving.json is written, trusted or not; None where it is missing."""
     try:
-        found = (store / SERVING_NAME).stat()
+        found = (store / DESIRED_STATE_NAME).stat()
     except FileNotFoundError:
         return None
     return found.st_ino, found.st_mtime_ns
 
 
 def archive_path(store: Path, archive: str) -> Path:
-    """Return where an archive lies; raises ServingUnusable where its name would lead out of the store."""
+    """Return where an archive lies; raises InvalidStateFile where its name would lead out of the store."""
     if not is_archive_name(archive):
-        raise ServingUnusable(f"{archive!r} is not the name of an archive in {store}, such as cifar-2.0.mar")
+        raise InvalidStateFile(f"{archive!r} is not the name of an archive in {store}, such as cifar-2.0.mar")
     return store / archive
 
 
@@ -205,7 +205,7 @@ def _write(path: Path, content: Any) -> None:
         temporary.write_bytes(document)
 
 
-def _parse(content: object) -> Serving:
+def _parse(content: object) -> DesiredState:
     """Check every field and what they say together; raises ValueError, which names the first that is wrong."""
     found = check_object(content, "it", _SERVING)
     versions = tuple(
@@ -216,13 +216,13 @@ def _parse(content: object) -> Serving:
     )
     underway = found["underway"]
     if underway is not None:
-        underway = Underway(**check_object(underway, "underway", _UNDERWAY))
+        underway = PendingDeployment(**check_object(underway, "underway", _UNDERWAY))
     default, names = found["default"], [served.version for served in versions]
     if len(set(names)) < len(names):
         raise ValueError("versions names one of them twice")
     if default is not None and default not in names:
         raise ValueError(f"the default is {default!r}, which is not among its versions")
-    return Serving(default, versions, history, underway)
+    return DesiredState(default, versions, history, underway)
 
 
 def _is_time(value: Any) -> bool:

@@ -8,7 +8,7 @@ from cifar.archives.signing import required_key, verify_archive
 from cifar.common.errors import ArchiveRefused, ArchiveUnusable
 from cifar.common.files import digest_file
 from cifar.common.project import MODEL_NAME
-from cifar.server.desired_state import SERVING_NAME, ServedVersion, read_serving
+from cifar.server.desired_state import DESIRED_STATE_NAME, ServedVersion, read_desired_state
 
 
 def check_model_store(store: Path, models: list[str] | None = None) -> list[Path]:
@@ -70,13 +70,13 @@ def check_replaceable(archive: Path, digest: str) -> None:
 
     Raises:
         ArchiveRefused: it is deployed, or was the default, with other content.
-        ServingUnusable: what is deployed is not known.
+        InvalidStateFile: what is deployed is not known.
     """
-    serving = read_serving(archive.parent)
+    serving = read_desired_state(archive.parent)
     for served in (*serving.versions, *serving.history) if serving else ():
         if served.archive == archive.name and served.sha256 != digest:
             raise ArchiveRefused(
                 f"{archive} was deployed as version {served.version}, and what was built now differs from it. Build it "
                 f"under another version (make archive VERSION=…), or forget what was deployed: rm {archive.parent}/"
-                f"{SERVING_NAME}"
+                f"{DESIRED_STATE_NAME}"
             )

@@ -1,4 +1,4 @@
-"""Waits until a TorchServe really serves: workers READY, and an answer to a picture. `/ping` says neither."""
+"""Waits until a TorchServe really serves: workers READY, and an answer to an image. `/ping` says neither."""
 
 import time
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class NotReady(Exception):
 def wait_until_ready(
     addresses: Addresses, key_file: Path, timeout_s: float, find_failure: Callable[[], str | None]
 ) -> list[ReadyModel]:
-    """Wait until all workers of every model are READY, and each model has answered a black picture.
+    """Wait until all workers of every model are READY, and each model has answered a black image.
 
     Args:
         addresses: where the server listens.
@@ -96,7 +96,7 @@ def _describe_model(name: str, addresses: Addresses, key_file: Path) -> ReadyMod
         content_type = {"Content-Type": "application/octet-stream"}
         answer = inference.send("POST", f"/predictions/{name}", body=_BLANK_IMAGE, headers=content_type)
     if answer.status_code != 200:
-        raise NotReady(f"{name} answers a black picture with status {answer.status_code}: {answer.text[:200]}")
+        raise NotReady(f"{name} answers a black image with status {answer.status_code}: {answer.text[:200]}")
     return ReadyModel(name, default.version, len(default.workers))
 
 
@@ -123,7 +123,7 @@ def find_missing(addresses: Addresses, key_file: Path, timeout_s: float) -> str 
             version = management.describe()
             if not version.ready_workers:
                 return f"none of {len(version.workers)} workers of {MODEL_NAME} {version.version} is READY"
-            management.customized()
+            management.describe_handler()
     except CifarError as error:
         return str(error)
     return None

@@ -6,10 +6,10 @@ from cifar.client.management import ManagementClient
 from cifar.client.tokens import Tokens
 from cifar.common.addresses import Addresses
 from cifar.common.errors import ModelNotFound
-from cifar.server.desired_state import Serving
+from cifar.server.desired_state import DesiredState
 
 
-def reconcile(addresses: Addresses, key_file: Path, serving: Serving) -> None:
+def reconcile(addresses: Addresses, key_file: Path, serving: DesiredState) -> None:
     """Register what is missing, scale, and set the default; returns before new workers are ready.
 
     Versions that should not be there stay: taking one away may lose requests, and is for `cifar undeploy`.

@@ -20,7 +20,7 @@ from cifar.client.tokens import Tokens
 from cifar.common.errors import CifarError
 from cifar.common.lock import exclusive
 from cifar.common.project import MODEL_NAME, ROOT
-from cifar.server.desired_state import read_serving
+from cifar.server.desired_state import read_desired_state
 from cifar.server.torchserve import TorchServe
 
 LOG_NAME = "supervisor.log"  # in the run folder's logs
@@ -76,7 +76,7 @@ def supervise(server: TorchServe) -> None:
         begin = time.monotonic()
         try:
             # What is named when a server is started is forgotten with the first deployment.
-            deployed = read_serving(server.model_store) is not None
+            deployed = read_desired_state(server.model_store) is not None
             models = None if deployed else server.models
             TorchServe(server.run_dir, server.config, server.model_store, models).start()
         except (CifarError, OSError) as error:

@@ -1,61 +1,49 @@
 """Starts one TorchServe, waits until it serves, and stops it without leaving anything behind."""
 
-import hashlib
-import os
-import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import orjson
 import psutil
 
 from cifar.client.management import ManagementClient
 from cifar.client.tokens import Tokens
-from cifar.common.addresses import Addresses, read_addresses, read_properties
+from cifar.common.addresses import Addresses, read_addresses
 from cifar.common.errors import Busy, ConfigUnusable, StartFailed
-from cifar.common.files import digest_file
 from cifar.common.lock import exclusive
 from cifar.common.ports import check_ports_free
-from cifar.common.processes import STOP_TIMEOUT_S, describe, end_processes, identify
-from cifar.common.project import CONFIG, MODEL_NAME, MODEL_STORE, ROOT, RUN_DIR
+from cifar.common.processes import STOP_TIMEOUT_S, describe, end_processes
+from cifar.common.project import CONFIG, MODEL_NAME, MODEL_STORE, RUN_DIR
 from cifar.server.desired_state import (
-    SERVING_NAME,
+    DESIRED_STATE_NAME,
+    DesiredState,
     ServedVersion,
-    Serving,
-    forget_serving,
-    read_serving,
-    serving_mark,
+    desired_state_mark,
+    forget_desired_state,
+    read_desired_state,
     store_lock,
-    tell_prometheus,
+    write_deployed_targets,
 )
 from cifar.server.guard import check_guarded
 from cifar.server.java import find_java_home
-from cifar.server.management_socket import check_socket_free, remove_socket, write_server_config
+from cifar.server.launch import digest_files, digest_settings, end_of_log, launch, read_log
+from cifar.server.management_socket import check_socket_free, remove_socket
 from cifar.server.model_store import check_deployed, check_model_store
 from cifar.server.readiness import NotReady, ReadyModel, serves_anybody, wait_until_ready
 from cifar.server.reconcile import reconcile
 from cifar.server.run_folder import (
-    make_run_folder,
-    make_socket_folder,
     remove_run_folder,
     remove_socket_folder,
     socket_folder,
 )
 from cifar.server.run_state import RunState, find_server, find_servers, find_users, read_state, write_state
 
-LOG_CONFIG = ROOT / "log4j2.xml"
-LOG_NAME = "torchserve.log"  # in it
-
 START_TIMEOUT_S = 120.0
 # A server that runs and has had no READY worker for so long is started again. A worker that died is back after 4 s;
 # what TorchServe unpacked is read at each start of one, and where it has gone, they all die until it gives up.
 RECOVERY_S = 30.0
 
-_LOG_LINES = 40
 # What TorchServe logs when a worker could not load the model. It would try again for five minutes.
 _LOAD_FAILED = ("Failed to load model", "Backend worker process died")
 
@@ -163,14 +151,14 @@ class TorchServe:
             raise StartFailed(
                 f"TorchServe runs (process {state.pid}) but does not serve: {error}. To start it again: make down, "
                 "then make up",
-                self._end_of_log(),
+                end_of_log(self.run_dir),
             ) from None
 
     def _start_new(self, addresses: Addresses, timeout_s: float) -> list[ReadyModel]:
         with exclusive(self.run_dir.parent), store_lock(self.model_store, timeout_s) as mine:
             if not mine:
                 raise Busy(f"Another process is changing what is served from {self.model_store}; wait for its end")
-            mark, serving = serving_mark(self.model_store), self._read_desired()
+            mark, serving = desired_state_mark(self.model_store), self._read_desired()
             archives = self._check_archives(serving)
             state = read_state(self.run_dir)
             running = self._find_servers(state)
@@ -192,16 +180,16 @@ class TorchServe:
             return self._reconcile(state, addresses, timeout_s) or self._tell_started(addresses, ready)
         except NotReady as error:
             time.sleep(1)  # a worker's traceback comes line by line, behind the words that gave its end away
-            log = self._end_of_log()
+            log = end_of_log(self.run_dir)
             self._end_processes(state, self._find_servers(state))
             raise StartFailed(f"TorchServe was started but does not serve: {error}", log) from None
 
-    def _read_desired(self) -> Serving | None:
+    def _read_desired(self) -> DesiredState | None:
         """Return what was deployed, unless something else is asked for."""
-        serving = read_serving(self.model_store) if self.models is None else None
+        serving = read_desired_state(self.model_store) if self.models is None else None
         return serving if serving is not None and serving.default is not None else None
 
-    def _check_archives(self, serving: Serving | None) -> list[Path]:
+    def _check_archives(self, serving: DesiredState | None) -> list[Path]:
         archives = check_model_store(self.model_store, serving.models if serving is not None else self.models)
         check_deployed(self.model_store, serving.versions if serving is not None else ())
         return archives
@@ -214,39 +202,43 @@ class TorchServe:
             if serving is None:
                 return None
             reconcile(addresses, key_file, serving)
-            tell_prometheus(self.model_store, serving)
+            write_deployed_targets(self.model_store, serving)
         return wait_until_ready(addresses, key_file, timeout_s, lambda: self._find_end(state))
 
     def _tell_started(self, addresses: Addresses, ready: list[ReadyModel]) -> list[ReadyModel]:
         """Tell Prometheus what was started, so that alerts know any other version before the first deployment too."""
         tokens = Tokens("management", self.run_dir / "key_file.json", addresses.management)
         with store_lock(self.model_store) as mine, ManagementClient(addresses.management, tokens=tokens) as management:
-            if mine and read_serving(self.model_store) is None and [model.name for model in ready] == [MODEL_NAME]:
+            if (
+                mine
+                and read_desired_state(self.model_store) is None
+                and [model.name for model in ready] == [MODEL_NAME]
+            ):
                 started = tuple(ServedVersion(it.version, it.archive, "") for it in management.describe_all())
                 with suppress(OSError):  # a full disk: the alerts know nothing then, as without a deployment
-                    tell_prometheus(self.model_store, Serving(ready[0].version, started))
+                    write_deployed_targets(self.model_store, DesiredState(ready[0].version, started))
         return ready
 
     def _forget(self, mark: tuple[int, int] | None, timeout_s: float) -> None:
         """Forget what was deployed before something else was started; not what has been deployed since then."""
         with store_lock(self.model_store, timeout_s) as mine:
-            if mine and serving_mark(self.model_store) == mark:
-                forget_serving(self.model_store)
+            if mine and desired_state_mark(self.model_store) == mark:
+                forget_desired_state(self.model_store)
 
-    def _check_same(self, state: RunState, archives: list[Path], serving: Serving | None) -> None:
+    def _check_same(self, state: RunState, archives: list[Path], serving: DesiredState | None) -> None:
         """Refuse to pass a running server off as the one that was asked for."""
-        asked = _digests(archives)
+        asked = digest_files(archives)
         same_config = state.config == str(self.config.resolve())
-        if same_config and state.config_sha256 != _digest_settings(self.config):
+        if same_config and state.config_sha256 != digest_settings(self.config):
             raise ConfigUnusable(
                 f"{self.config} has changed since the TorchServe that runs here was started. Start it again: make "
                 "down, then make up"
             )
         if same_config and serving is not None:  # what was deployed since it was started is told by digests
             return
-        if (self.model_store / SERVING_NAME).exists():
+        if (self.model_store / DESIRED_STATE_NAME).exists():
             raise ConfigUnusable(
-                f"A TorchServe runs here already, with what was deployed ({self.model_store / SERVING_NAME}). "
+                f"A TorchServe runs here already, with what was deployed ({self.model_store / DESIRED_STATE_NAME}). "
                 "`cifar up` without names keeps that; to serve something else, stop it first: make down"
             )
         if not same_config or set(state.archives) != set(asked):
@@ -284,58 +276,20 @@ class TorchServe:
             remove_socket_folder(folder, self.run_dir)
 
     def _launch(self, java_home: Path, archives: list[Path], models: list[str] | None) -> RunState:
-        """Run the plain `torchserve --start`, which leaves a Java process behind, and remember that."""
-        make_run_folder(self.run_dir, LOG_CONFIG)
-        logs = self.run_dir / "logs"
-        logs.mkdir()
-        temp_dir = make_socket_folder(self.run_dir)
-        management_socket = self.addresses.management_socket
-        config = write_server_config(self.config.resolve(), management_socket, temp_dir)
-        environment = _without_python_settings(os.environ) | {
-            "JAVA_HOME": str(java_home),
-            "LOG_LOCATION": str(logs),
-            "METRICS_LOCATION": str(logs),
-            "LOG_CONSOLE": "off",  # log4j2.xml writes to files that are turned over; console.log is none
-            "TEMP": str(temp_dir),  # Java's: sockets and unpacked archives
-            "TMPDIR": str(temp_dir),  # Python's: the launcher's file with the process id
-            "PWD": str(ROOT),  # config.properties refers to it
-        }
-        environment.pop("TS_CONFIG_FILE", None)  # it would beat --ts-config
-        command = [sys.executable, "-m", "ts.model_server", "--start", "--ncs"]
-        command += ["--ts-config", str(config), "--model-store", str(self.model_store.resolve())]
-        command += ["--models", *models] if models else []
-        with (logs / "console.log").open("wb") as console:
-            subprocess.run(
-                command,
-                cwd=self.run_dir,  # where TorchServe writes its tokens
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=console,
-                stderr=subprocess.STDOUT,
-                umask=0o077,  # what it writes, and the socket of its management API, are for its owner
-                start_new_session=True,  # Ctrl-C in the terminal that ran `make up` is not for the server
-                check=False,
-            )
+        """Start TorchServe, and remember that."""
+        socket = self.addresses.management_socket
         try:
-            pid = int((temp_dir / ".model_server.pid").read_text())
-            state = RunState(
-                pid=pid,
-                started=identify(pid),
-                temp_dir=str(temp_dir),
-                config=str(self.config.resolve()),
-                config_sha256=_digest_settings(self.config),
-                archives=_digests(archives),
-                management_socket=str(management_socket) if management_socket else None,
-            )
-        except (OSError, ValueError, psutil.Error) as error:
+            state = launch(self.run_dir, self.config, socket, java_home, self.model_store, archives, models)
+        except StartFailed:
             self._end_processes(None, [])  # a Java whose process id could not be written may run
-            free = ", ".join(f"{shutil.disk_usage(at).free:,} bytes in {at}" for at in (logs, temp_dir.parent))
-            raise StartFailed(f"TorchServe could not be started ({error}; free: {free})", self._end_of_log()) from None
+            raise
         try:
             write_state(self.run_dir, state)
         except OSError as error:  # a full disk: what is not remembered could not be stopped
             self._end_processes(state, self._find_servers(state))
-            raise StartFailed(f"{self.run_dir} cannot be written: {error.strerror}", self._end_of_log()) from error
+            raise StartFailed(
+                f"{self.run_dir} cannot be written: {error.strerror}", end_of_log(self.run_dir)
+            ) from error
         return state
 
     def _find_end(self, state: RunState) -> str | None:
@@ -343,35 +297,9 @@ class TorchServe:
 
     def _find_failed_load(self, state: RunState) -> str | None:
         """Tell early that a server just started will not serve. Later, a worker may die and come back."""
-        log = self._log()
+        log = read_log(self.run_dir)
         load = (f"a worker could not load the model ({words})" for words in _LOAD_FAILED if words in log)
         return self._find_end(state) or next(load, None)
-
-    def _log(self) -> str:
-        """Return what the server's start has written: Java itself, then TorchServe and its workers."""
-        found = []
-        for name in ("console.log", LOG_NAME):
-            with suppress(OSError):
-                found.append((self.run_dir / "logs" / name).read_text(encoding="utf-8", errors="replace"))
-        return "".join(found)
-
-    def _end_of_log(self) -> str:
-        return "\n".join(self._log().splitlines()[-_LOG_LINES:])
-
-
-def _without_python_settings(environment: Mapping[str, str]) -> dict[str, str]:
-    """Leave out what changes how Python starts, imports or warns: with PYTHONPATH a worker would load other modules."""
-    return {name: value for name, value in environment.items() if not name.startswith("PYTHON")}
-
-
-def _digests(archives: list[Path]) -> dict[str, str]:
-    return {str(archive): digest_file(archive) for archive in archives}
-
-
-def _digest_settings(config: Path) -> str:
-    """Return the SHA-256 of what a config.properties sets; comments may change."""
-    settings = orjson.dumps(read_properties(config), option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(settings).hexdigest()
 
 
 def _kill_users(temp_dir: Path) -> None:

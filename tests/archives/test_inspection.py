@@ -43,13 +43,13 @@ def repack(path: Path, change=lambda files: None, manifest=lambda model: None, m
     return path
 
 
-def with_certificate(path: Path, **arrays: np.ndarray) -> Path:
-    """Replace arrays of the certificate inside the TorchScript file inside the archive."""
+def with_reference(path: Path, **arrays: np.ndarray) -> Path:
+    """Replace arrays of the reference inside the TorchScript file inside the archive."""
 
     def change(files: dict[str, bytes]) -> None:
         with zipfile.ZipFile(io.BytesIO(files["model.pt"])) as model:
             entries = {name: model.read(name) for name in model.namelist()}
-        [name] = [name for name in entries if name.endswith("certificate.npz")]
+        [name] = [name for name in entries if name.endswith("reference.npz")]
         with np.load(io.BytesIO(entries[name])) as old:
             file = io.BytesIO()
             np.savez(file, **{**old, **arrays})
@@ -67,7 +67,7 @@ def test_what_was_built_passes_and_is_described(built):
     candidate = inspect_archive(built)
     assert (candidate.version, candidate.recorded, candidate.size) == ("1.5", True, built.stat().st_size)
     assert candidate.metadata["weights_digest"] == f"{5:064x}"
-    assert candidate.certificate.probabilities.shape == (32, 10)
+    assert candidate.reference.probabilities.shape == (32, 10)
     assert built.with_name("cifar-1.5.mar.sha256").read_text().split()[0] == candidate.sha256
 
 
@@ -138,14 +138,14 @@ DAMAGES = {
     ),
     "a state dict": (
         lambda path: repack(path, lambda files: files.update({"model.pt": state_dict()})),
-        "bears no parity certificate",
+        "bears no parity reference",
     ),
     "probabilities of another network": (
-        lambda path: with_certificate(path, probabilities=np.full((32, 10), 0.1, np.float32)),
+        lambda path: with_reference(path, probabilities=np.full((32, 10), 0.1, np.float32)),
         r"does not answer as it was exported: picture \d+ of 32 gets 0\.\d{4} for class \d, recorded was 0\.1000",
     ),
     "another shape": (
-        lambda path: with_certificate(path, probabilities=np.full((32, 9), 1 / 9, np.float32)),
+        lambda path: with_reference(path, probabilities=np.full((32, 9), 1 / 9, np.float32)),
         r"probabilities \(32, 9\); expected \(N, 32, 32, 3\) and \(N, 10\)",
     ),
     "a FIFO": (lambda path: put_fifo(path), "Not a regular file"),
@@ -185,23 +185,23 @@ DAMAGES = {
     ),
     "metadata nested deeply": (
         lambda path: with_extra(path, "metadata.json", b"[" * 100_000),
-        "bears no parity certificate",
+        "bears no parity reference",
     ),
-    "a certificate that claims 100 TB": (
-        lambda path: with_extra(path, "certificate.npz", npz(shape=(10**10, 32, 32, 3))),
-        "bears no parity certificate .*reshape",
+    "a reference that claims 100 TB": (
+        lambda path: with_extra(path, "reference.npz", npz(shape=(10**10, 32, 32, 3))),
+        "bears no parity reference .*reshape",
     ),
-    "a certificate of objects": (
-        lambda path: with_extra(path, "certificate.npz", npz(dtype="|O")),
+    "a reference of objects": (
+        lambda path: with_extra(path, "reference.npz", npz(dtype="|O")),
         "images is of type object; expected uint8",
     ),
-    "a certificate nested deeply": (
-        lambda path: with_extra(path, "certificate.npz", npz(header="(" * 9000)),
-        "bears no parity certificate",
+    "a reference nested deeply": (
+        lambda path: with_extra(path, "reference.npz", npz(header="(" * 9000)),
+        "bears no parity reference",
     ),
-    "a bomb for a certificate": (
+    "a bomb for a reference": (
         lambda path: with_extra(
-            path, "certificate.npz", zipped({"images.npy": bytes(100_000_000), "probabilities.npy": b""})
+            path, "reference.npz", zipped({"images.npy": bytes(100_000_000), "probabilities.npy": b""})
         ),
         r"images has 100,000,000 bytes; expected at most",
     ),
@@ -230,10 +230,10 @@ DAMAGES = {
         r"asks for packages \('packages\.txt'\)",
     ),
     "no pictures": (
-        lambda path: with_certificate(
+        lambda path: with_reference(
             path, images=np.zeros((0, 32, 32, 3), np.uint8), probabilities=np.zeros((0, 10), np.float32)
         ),
-        "has a certificate of pictures",
+        "has a reference of pictures",
     ),
 }
 
@@ -293,7 +293,7 @@ def with_extra(path: Path, name: str, content: bytes, again: bool = False) -> Pa
 
 
 def npz(shape: tuple[int, ...] = (1, 32, 32, 3), dtype: str = "|u1", header: str | None = None) -> bytes:
-    """A certificate whose header says this, with hardly anything behind it."""
+    """A reference whose header says this, with hardly anything behind it."""
     header = header or repr({"descr": dtype, "fortran_order": False, "shape": shape})
     array = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + bytes(3072)
     return zipped({"images.npy": array, "probabilities.npy": array})
@@ -348,10 +348,10 @@ def test_an_archive_that_asks_for_no_workers_is_refused_at_once(good, config):
 
 
 def replace_network(path: Path, network: torch.nn.Module) -> Path:
-    """Put another network behind the certificate that is there."""
+    """Put another network behind the reference that is there."""
 
     def change(files: dict[str, bytes]) -> None:
-        extra = {"metadata.json": "", "certificate.npz": ""}
+        extra = {"metadata.json": "", "reference.npz": ""}
         torch.jit.load(io.BytesIO(files["model.pt"]), _extra_files=extra)
         file = io.BytesIO()
         torch.jit.save(torch.jit.script(network), file, _extra_files=extra)

@@ -9,9 +9,9 @@ import pytest
 
 from cifar.archives.build import build_archive
 from cifar.cli.archive import archive
-from cifar.common.errors import ArchiveRefused, ServingUnusable
+from cifar.common.errors import ArchiveRefused, InvalidStateFile
 from cifar.common.project import HANDLER
-from cifar.server.desired_state import ServedVersion, Serving, store_lock, write_serving
+from cifar.server.desired_state import DesiredState, ServedVersion, store_lock, write_desired_state
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_key_that_cannot_be_used_is_told_as_a_refusal(model, tmp_path, monkeyp
 def test_what_was_deployed_is_not_replaced_by_other_content(model, tmp_path):
     made = tmp_path / "store" / "cifar-1.0.mar"
     digest = build(model, made)
-    write_serving(made.parent, Serving("1.0", (ServedVersion("1.0", made.name, digest),)))
+    write_desired_state(made.parent, DesiredState("1.0", (ServedVersion("1.0", made.name, digest),)))
     assert build(model, made) == digest
     model.write_bytes(b"another network")
     with pytest.raises(ArchiveRefused, match=r"was deployed as version 1\.0, and what was built now differs"):
@@ -65,7 +65,7 @@ def test_what_was_deployed_is_not_replaced_by_other_content(model, tmp_path):
     assert made.with_name("cifar-1.0.mar.sha256").read_text().split()[0] == digest
     build(model, made.with_name("cifar-2.0.mar"), "2.0")
     (made.parent / "serving.json").write_text("{")
-    with pytest.raises(ServingUnusable, match=r"serving\.json does not say"):
+    with pytest.raises(InvalidStateFile, match=r"serving\.json does not say"):
         build(model, made.with_name("cifar-2.0.mar"), "2.0")
 
 
@@ -79,7 +79,7 @@ def test_what_is_deployed_while_this_waits_is_not_replaced(model, tmp_path):
             building = pool.submit(build, model, made)
             time.sleep(0.5)
             assert not building.done()
-            write_serving(store, Serving("1.0", (ServedVersion("1.0", made.name, "a" * 64),)))
+            write_desired_state(store, DesiredState("1.0", (ServedVersion("1.0", made.name, "a" * 64),)))
         with pytest.raises(ArchiveRefused, match=r"was deployed as version 1\.0"):
             building.result(30)
     assert made.read_bytes() == b"what is deployed just now"

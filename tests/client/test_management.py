@@ -104,8 +104,8 @@ def test_all_pages_are_read(client, server):
         ("{}", lambda client: client.describe()),
         ("[{}]", lambda client: client.describe()),
         ("[]", lambda client: client.describe()),
-        ("[{}]", lambda client: client.customized()),
-        ("[]", lambda client: client.customized()),
+        ("[{}]", lambda client: client.describe_handler()),
+        ("[]", lambda client: client.describe_handler()),
         ("<html>", lambda client: client.describe()),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bad_input import BadInput
-from cifar.client.pictures import PictureFile
+from cifar.client.image_inputs import ImageFile
 from cifar.common.errors import InputUnreadable
 from cifar.common.image_files import UnreadableImage, decode_image_file
 from cifar.common.project import class_names
@@ -60,7 +60,7 @@ def test_training_sees_the_pixels_that_the_server_sees(trained_on, name):
 @pytest.mark.parametrize("name", ALL)
 def test_what_the_client_sends_gives_the_pixels_that_training_sees(odd_tree, trained_on, name):
     path = odd_tree / "train" / "cat" / name
-    sent = PictureFile(name, path).read()
+    sent = ImageFile(name, path).read()
     assert (sent == ALL[name]) is (name in SENT_AS_THEY_ARE)
     assert np.array_equal(served(sent), trained_on[name])
 
@@ -93,7 +93,7 @@ def test_what_could_only_be_guessed_is_rejected_by_training_client_and_server(od
         with pytest.raises(DataError, match=f"train/dog/{name}: .*{reason}"):
             read_picture_folder(odd_tree, class_names())
         try:
-            sent = PictureFile(name, path).read()
+            sent = ImageFile(name, path).read()
         except InputUnreadable as error:
             assert reason in str(error)
         else:
@@ -116,7 +116,7 @@ def white_png(width: int, height: int) -> bytes:
 def test_a_file_of_more_pixels_than_a_request_may_have_is_reduced_by_the_same_rules(tmp_path):
     path = tmp_path / "wide.png"
     path.write_bytes(white_png(4097, 4096))
-    sent = PictureFile("wide.png", path).read()
+    sent = ImageFile("wide.png", path).read()
     assert np.array_equal(served(sent), decode_image_file(path.read_bytes()))
     assert (served(sent) == 255).all()
 
@@ -128,4 +128,4 @@ def test_a_file_of_absurdly_many_pixels_is_rejected_before_it_is_decoded(tmp_pat
     with pytest.raises(UnreadableImage, match="more than 89,478,485 pixels"):
         decode_image_file(path.read_bytes())
     with pytest.raises(InputUnreadable, match=r"bomb\.ppm: more than 89,478,485 pixels"):
-        PictureFile("bomb.ppm", path).read()
+        ImageFile("bomb.ppm", path).read()

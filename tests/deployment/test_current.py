@@ -6,10 +6,16 @@ from typing import Any
 
 import pytest
 
-from cifar.common.errors import ModelNotFound, ServerUnreachable, ServingUnusable
+from cifar.common.errors import InvalidStateFile, ModelNotFound, ServerUnreachable
 from cifar.common.files import digest_file
-from cifar.deployment.current import remembered_first, undo
-from cifar.server.desired_state import ServedVersion, Serving, Underway, read_serving, write_serving
+from cifar.deployment.undo import remembered_first, undo
+from cifar.server.desired_state import (
+    DesiredState,
+    PendingDeployment,
+    ServedVersion,
+    read_desired_state,
+    write_desired_state,
+)
 
 ONE = ServedVersion("1.0", "cifar-1.0.mar", "a" * 64)
 
@@ -35,14 +41,14 @@ def store(tmp_path) -> Iterator[Path]:
 
 
 def take_back(store: Path, archive: str, sha256: str) -> None:
-    current = Serving("1.0", (ONE,), (), Underway("2.0", archive, sha256, copied=True, registered=True))
+    current = DesiredState("1.0", (ONE,), (), PendingDeployment("2.0", archive, sha256, copied=True, registered=True))
     undo(store, EmptyServer(), current, "1.0")  # type: ignore[arg-type]
 
 
 def test_what_was_copied_goes_with_its_digest(store):
     take_back(store, "cifar-2.0.mar", digest_file(store / "cifar-2.0.mar"))
     assert sorted(path.name for path in store.iterdir()) == ["deployed.json", "serving.json"]
-    assert read_serving(store) == Serving("1.0", (ONE,))
+    assert read_desired_state(store) == DesiredState("1.0", (ONE,))
 
 
 def test_an_archive_of_other_content_was_not_copied_by_it_and_stays(store):
@@ -53,7 +59,7 @@ def test_an_archive_of_other_content_was_not_copied_by_it_and_stays(store):
 
 @pytest.mark.parametrize("archive", ["../outside", "../outside.mar", "/etc/hostname", "", ".", ".."])
 def test_nothing_outside_of_the_store_is_removed(store, archive):
-    with pytest.raises(ServingUnusable, match="not the name of an archive"):
+    with pytest.raises(InvalidStateFile, match="not the name of an archive"):
         take_back(store, archive, digest_file(store / "../outside"))
 
 
@@ -65,25 +71,25 @@ def test_a_link_in_the_place_of_an_archive_leads_nowhere(store):
     assert (store / "elsewhere.mar").exists()
 
 
-@pytest.mark.parametrize("before", [None, Serving("1.0", (ONE,))])
+@pytest.mark.parametrize("before", [None, DesiredState("1.0", (ONE,))])
 def test_what_the_server_rejects_is_not_remembered(tmp_path, before):
     if before is not None:
-        write_serving(tmp_path, before)
-    change = Serving("1.0", (ServedVersion("1.0", "cifar-1.0.mar", "a" * 64, workers=5),))
+        write_desired_state(tmp_path, before)
+    change = DesiredState("1.0", (ServedVersion("1.0", "cifar-1.0.mar", "a" * 64, workers=5),))
     with pytest.raises(ServerUnreachable), remembered_first(tmp_path, change):
-        assert read_serving(tmp_path) == change
+        assert read_desired_state(tmp_path) == change
         raise ServerUnreachable("there", "it was killed")
-    assert read_serving(tmp_path) == before
+    assert read_desired_state(tmp_path) == before
 
 
 def test_with_a_full_disk_the_server_is_not_asked(tmp_path, monkeypatch):
     def fail(*_arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
-    write_serving(tmp_path, Serving("1.0", (ONE,)))
+    write_desired_state(tmp_path, DesiredState("1.0", (ONE,)))
     monkeypatch.setattr("cifar.common.files.os.fsync", fail)
     asked = []
-    with pytest.raises(OSError, match="No space left"), remembered_first(tmp_path, Serving(None, ())):
+    with pytest.raises(OSError, match="No space left"), remembered_first(tmp_path, DesiredState(None, ())):
         asked.append("the server")
     assert asked == []
-    assert read_serving(tmp_path) == Serving("1.0", (ONE,))
+    assert read_desired_state(tmp_path) == DesiredState("1.0", (ONE,))

@@ -12,10 +12,9 @@ from cifar.client.management import ManagementClient
 from cifar.common.errors import DeploymentFailed, NotDrained, ServerError
 from cifar.common.files import digest_file
 from cifar.deployment import versions
-from cifar.deployment.differences import find_differences
-from cifar.deployment.version_status import read_status
+from cifar.deployment.observed_state import find_mismatches, read_status
 from cifar.deployment.versions import drain, remove, wait_until_ready
-from cifar.server.desired_state import ServedVersion, Serving, Underway, write_serving
+from cifar.server.desired_state import DesiredState, PendingDeployment, ServedVersion, write_desired_state
 from tests.client.test_management import VERSION
 from tests.support.fake_server import FakeServer, Reply, Request
 
@@ -52,7 +51,7 @@ def in_turn(server: FakeServer, *replies: Reply) -> None:
 
 def test_a_version_is_drained_when_its_queue_is_empty(management, server):
     in_turn(server, described(7), described(1), described(0))
-    drain(management, "1.0", settle_s=0)
+    drain(management, "1.0", drain_grace_s=0)
     assert len(server.requests) == 3
 
 
@@ -62,7 +61,7 @@ def test_a_version_whose_queue_does_not_empty_is_left_where_it_is(management, se
     with pytest.raises(
         NotDrained, match=r"4 requests still wait for version 1\.0 after 0\.1 s: clients ask for it by name"
     ):
-        drain(management, "1.0", settle_s=0)
+        drain(management, "1.0", drain_grace_s=0)
 
 
 @pytest.mark.parametrize("answers", [[DONE], [GONE], [FAILED, GONE], [FAILED, FAILED, DONE], [None, GONE]])
@@ -138,13 +137,13 @@ def differences(server, management, store, *found: str) -> list[str]:
         return Reply(200, json.dumps(entries if request.path.endswith("/all") else entries[:1]).encode())
 
     server.reply = reply
-    return find_differences(read_status(management), store)
+    return find_mismatches(read_status(management), store)
 
 
 def test_status_names_every_difference(server, management, store):
     assert differences(server, management, store, "1.0") == []  # nothing was ever deployed
     one, two = served(store, "1.0"), served(store, "2.0", workers=3)
-    write_serving(store, Serving("2.0", (one, two)))
+    write_desired_state(store, DesiredState("2.0", (one, two)))
     assert differences(server, management, store, "1.0", "3.0") == [
         "The default is 1.0, and should be 2.0. `cifar up` makes it so.",
         "Version 2.0 is not served, and should be. `cifar up` registers it.",
@@ -153,12 +152,14 @@ def test_status_names_every_difference(server, management, store):
     assert differences(server, management, store, "2.0", "1.0") == [
         "Version 2.0 has 2 workers, and should have 3. `cifar up` makes it so."
     ]
-    write_serving(store, Serving("1.0", (one,), underway=Underway("2.0", "cifar-2.0.mar", two.sha256, True, True)))
+    write_desired_state(
+        store, DesiredState("1.0", (one,), underway=PendingDeployment("2.0", "cifar-2.0.mar", two.sha256, True, True))
+    )
     [told] = differences(server, management, store, "1.0", "2.0")
     assert told.startswith(
         "The deployment of version 2.0 was interrupted: `cifar deploy` with the same archive finishes it"
     )
-    write_serving(store, Serving("1.0", (one,)))
+    write_desired_state(store, DesiredState("1.0", (one,)))
     (store / "cifar-1.0.mar").write_text("changed")
     [told] = differences(server, management, store, "1.0")
     assert "is not what was deployed as version 1.0" in told
@@ -183,6 +184,6 @@ def test_status_compares_workers_with_what_the_archive_asks_for(server, manageme
         archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
         archive.writestr("model-config.yaml", config)
     if deployed:
-        write_serving(tmp_path, Serving("1.0", (served(tmp_path, "1.0"),)))
+        write_desired_state(tmp_path, DesiredState("1.0", (served(tmp_path, "1.0"),)))
     expected = [f"Version 1.0 {told}"] if told else []
     assert differences(server, management, tmp_path, "1.0") == expected

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from cifar.archives.reference_outputs import Certificate, find_difference
+from cifar.archives.reference_outputs import ReferenceOutputs, find_difference
 from cifar.client.inference import InferenceClient
 from cifar.client.management import ManagementClient
 from cifar.common.errors import DeploymentFailed
 from cifar.deployment import watch as watching
-from cifar.deployment.parity import check_parity
-from cifar.deployment.watch import Counts, read_counts, watch
+from cifar.deployment.verification import Counts, check_parity, read_counts, watch
 from tests.client.test_management import VERSION
 from tests.support.fake_server import NAMES, FakeServer, Reply, Request, red_corner
 
@@ -21,7 +20,7 @@ IMAGES = np.zeros((10, 32, 32, 3), np.uint8)
 IMAGES[:, 0, 0, 0] = np.arange(10)
 # What `red_corner` answers: 0.75 for its class, a third of that for the next, and so on.
 PROBABILITIES = np.array([[0.75 / 3 ** ((name - image) % 10) for name in range(10)] for image in range(10)], np.float32)
-CERTIFICATE = Certificate(IMAGES, PROBABILITIES, tuple(NAMES))
+REFERENCE = ReferenceOutputs(IMAGES, PROBABILITIES, tuple(NAMES))
 
 
 def metrics(counts: Counts) -> bytes:
@@ -68,7 +67,7 @@ def server(monkeypatch) -> Iterator[Server]:
 
 def run(server: Server, seconds: float = 10, version: str = "1.0") -> int:
     with ManagementClient(server.url) as management, InferenceClient(server.url) as inference:
-        return watch(server.url, management, inference, version, CERTIFICATE, seconds)
+        return watch(server.url, management, inference, version, REFERENCE, seconds)
 
 
 def test_a_good_version_is_asked_until_the_time_is_up(server):
@@ -155,12 +154,12 @@ def closed_url() -> str:
 
 def test_parity_is_checked_in_three_kinds_of_body(server):
     with InferenceClient(server.url) as inference:
-        assert check_parity(inference, "1.0", CERTIFICATE) == 10
+        assert check_parity(inference, "1.0", REFERENCE) == 10
         kinds = [request.content_type for request in server.requests]
         assert kinds == ["application/octet-stream", "application/json", "image/png"]
         assert {request.path for request in server.requests} == {"/predictions/cifar/1.0"}
         with pytest.raises(DeploymentFailed, match=r"Version 2\.0 was asked, and 1\.0 answered"):
-            check_parity(inference, "2.0", CERTIFICATE)
+            check_parity(inference, "2.0", REFERENCE)
 
 
 @pytest.mark.parametrize("kind", ["application/octet-stream", "application/json", "image/png"])
@@ -175,7 +174,7 @@ def test_a_difference_in_any_kind_of_body_is_a_failure(server, kind):
 
     server.predict = wrong
     with InferenceClient(server.url) as inference, pytest.raises(DeploymentFailed, match="answers otherwise"):
-        check_parity(inference, "1.0", CERTIFICATE)
+        check_parity(inference, "1.0", REFERENCE)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from PIL import Image
 
 from cifar.archives.reference_outputs import synthetic_images
 from cifar.client.inference import InferenceClient
-from cifar.server.desired_state import ServedVersion, Serving, tell_prometheus
+from cifar.server.desired_state import DesiredState, ServedVersion, write_deployed_targets
 from grafana.ask import Prometheus, substitute
 from grafana.build import FOLDER
 from grafana.draw import draw
@@ -54,7 +54,7 @@ def store(torchserve):
 def decide(store: Path, default: str) -> None:
     """Tell Prometheus what `cifar deploy` and `cifar rollback` would, of two versions of which 1.0 runs."""
     versions = tuple(ServedVersion(version, f"cifar-{version}.mar", "0" * 64) for version in ("1.0", "2.0"))
-    tell_prometheus(store, Serving(default, versions))
+    write_deployed_targets(store, DesiredState(default, versions))
 
 
 def wait_for(prometheus: Prometheus, expression: str, wanted: dict[str, float]) -> None:

@@ -31,20 +31,19 @@ from cifar.common.errors import (
     VersionTaken,
 )
 from cifar.common.project import ROOT
-from cifar.deployment.deploy import Change, Options, deploy
-from cifar.deployment.differences import find_differences
+from cifar.deployment.deploy import Change, DeployOptions, deploy
+from cifar.deployment.observed_state import find_mismatches, read_status
 from cifar.deployment.rollback import rollback
 from cifar.deployment.steps import Steps
 from cifar.deployment.target import Target
 from cifar.deployment.undeploy import scale, undeploy
-from cifar.deployment.version_status import read_status
-from cifar.server.desired_state import forget_serving, read_serving
+from cifar.server.desired_state import forget_desired_state, read_desired_state
 from cifar.server.torchserve import TorchServe
 from tests.support.keys import write_pair
 from tests.support.service import BIN, write_config
 from tests.support.tiny import copy_handler, tiny_archive
 
-QUICK = Options(watch_s=0.5, settle_s=0.2)
+QUICK = DeployOptions(watch_s=0.5, drain_grace_s=0.2)
 
 
 @dataclass(frozen=True)
@@ -60,10 +59,10 @@ class Site:
         log = self.server.run_dir / "logs" / "torchserve.log"
         return Target(self.server.model_store, addresses.management, addresses.inference, addresses.metrics, log)
 
-    def deploy(self, version: str, options: Options = QUICK) -> Change:
+    def deploy(self, version: str, options: DeployOptions = QUICK) -> Change:
         return deploy(self.archives[version], self.target, Steps(), options)
 
-    def rollback(self, options: Options = QUICK) -> Change:
+    def rollback(self, options: DeployOptions = QUICK) -> Change:
         return rollback(self.target, Steps(), options)
 
     def undeploy(self, version: str) -> None:
@@ -79,7 +78,7 @@ class Site:
 
     def differences(self) -> list[str]:
         with self.target.manage() as management:
-            return find_differences(read_status(management), self.server.model_store)
+            return find_mismatches(read_status(management), self.server.model_store)
 
     def pids(self, version: str) -> set[int | None]:
         with self.target.manage() as management:
@@ -128,7 +127,7 @@ def site(lasting_site) -> Iterator[Site]:
     yield lasting_site
     store = lasting_site.server.model_store
     if lasting_site.server.process is None:
-        forget_serving(store)
+        forget_desired_state(store)
         TorchServe(lasting_site.server.run_dir, lasting_site.server.config, store, ["cifar=cifar-1.0.mar"]).start()
     with lasting_site.target.manage() as management:
         management.set_default("1.0")
@@ -201,7 +200,7 @@ def test_each_step_is_a_line_with_its_time_and_status_tells_what_is_served(site)
 
 def test_only_so_many_versions_are_kept_and_a_rollback_brings_back_what_was_not(site):
     with site.load(2) as load:
-        site.deploy("2.0", Options(keep=1, watch_s=0, settle_s=0.2))
+        site.deploy("2.0", DeployOptions(keep=1, watch_s=0, drain_grace_s=0.2))
         assert site.served() == {"2.0": True}
         assert site.rollback().now.version == "1.0"
     assert load.failures == []
@@ -235,7 +234,7 @@ def test_a_version_is_never_replaced_by_other_content(site, tmp_path):
         site.deploy("2.0")
     assert (site.target.store / "cifar-2.0.mar").read_bytes() == b"of somebody"
     assert site.served() == {"1.0": True}
-    assert read_serving(site.target.store) is None
+    assert read_desired_state(site.target.store) is None
 
 
 def test_the_default_does_not_go_and_what_is_not_there_is_named(site):
@@ -289,7 +288,7 @@ def test_a_version_that_fails_on_the_server_is_taken_back(site, tmp_path, damage
     before = site.pids("1.0")
     with site.load(2) as load:
         with pytest.raises(DeploymentFailed, match=told):
-            deploy(broken, site.target, Steps(), Options(watch_s=20, settle_s=0.2, timeout_s=60))
+            deploy(broken, site.target, Steps(), DeployOptions(watch_s=20, drain_grace_s=0.2, timeout_s=60))
         time.sleep(0.3)
     assert site.served() == {"1.0": True}
     assert site.pids("1.0") == before
@@ -348,9 +347,9 @@ def test_killed_after_any_step_it_is_finished_by_the_same_command(site, step):
     code = (
         "import sys; from pathlib import Path\n"
         "from cifar.cli.deployment import find_target\n"
-        "from cifar.deployment.deploy import Options, deploy; from cifar.deployment.steps import Steps\n"
+        "from cifar.deployment.deploy import DeployOptions, deploy; from cifar.deployment.steps import Steps\n"
         "archive, *where = map(Path, sys.argv[1:])\n"
-        "deploy(archive, find_target(*where), Steps(), Options(watch_s=0.3, settle_s=0.3))"
+        "deploy(archive, find_target(*where), Steps(), DeployOptions(watch_s=0.3, drain_grace_s=0.3))"
     )
     where = [site.server.config, site.target.store, site.server.run_dir]
     command = [sys.executable, "-u", "-c", code, site.archives["2.0"], *where]
@@ -544,7 +543,7 @@ def test_what_was_deployed_survives_the_end_of_the_java_process(site):
 
 def test_with_a_full_disk_nothing_is_changed_that_could_not_be_remembered(site, monkeypatch):
     site.deploy("2.0")
-    served, before = site.served(), read_serving(site.target.store)
+    served, before = site.served(), read_desired_state(site.target.store)
 
     def fail(*_arguments: object) -> None:
         raise OSError(28, "No space left on device")
@@ -554,7 +553,7 @@ def test_with_a_full_disk_nothing_is_changed_that_could_not_be_remembered(site, 
             patch.setattr("cifar.common.files.os.fsync", fail)
             act()
         assert (site.served(), len(site.pids("1.0"))) == (served, 2)
-        assert read_serving(site.target.store) == before
+        assert read_desired_state(site.target.store) == before
     assert site.differences() == []
 
 

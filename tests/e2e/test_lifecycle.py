@@ -20,7 +20,7 @@ from cifar.client.management import ManagementClient
 from cifar.common.errors import ArchiveUnusable, ConfigUnusable, PortTaken, StartFailed
 from cifar.common.files import digest_file
 from cifar.common.project import ROOT
-from cifar.server.desired_state import ServedVersion, Serving, read_serving, store_lock, write_serving
+from cifar.server.desired_state import DesiredState, ServedVersion, read_desired_state, store_lock, write_desired_state
 from cifar.server.java import find_java_home
 from cifar.server.readiness import wait_until_ready
 from cifar.server.run_state import read_state
@@ -275,7 +275,7 @@ def test_a_deployment_that_ended_while_up_waited_stays(server, archive, monkeypa
     one = ServedVersion("1.0", archive.name, digest_file(store / archive.name))
     normalise(archive, store / "cifar-2.0.mar", "2.0")
     two = ServedVersion("2.0", "cifar-2.0.mar", digest_file(store / "cifar-2.0.mar"))
-    write_serving(store, Serving("1.0", (one,)))
+    write_desired_state(store, DesiredState("1.0", (one,)))
     server.start()
     deployed: list[str] = []
 
@@ -286,14 +286,14 @@ def test_a_deployment_that_ended_while_up_waited_stays(server, archive, monkeypa
                 assert mine
                 management.register("cifar-2.0.mar")
                 management.set_default("2.0")
-                write_serving(store, Serving("2.0", (one, two), (one,)))
+                write_desired_state(store, DesiredState("2.0", (one, two), (one,)))
             deployed.append("2.0")
         return ready
 
     monkeypatch.setattr("cifar.server.torchserve.wait_until_ready", wait)
     [ready] = server.start()
     assert (ready.version, deployed) == ("2.0", ["2.0"])
-    serving = read_serving(store)
+    serving = read_desired_state(store)
     assert serving is not None
     assert serving.default == "2.0"
 
@@ -301,21 +301,21 @@ def test_a_deployment_that_ended_while_up_waited_stays(server, archive, monkeypa
 def test_what_is_deployed_while_a_named_archive_starts_is_not_forgotten(server, archive, monkeypatch):
     named = TorchServe(server.run_dir, server.config, server.model_store, [f"cifar={archive.name}"])
     one = ServedVersion("1.0", archive.name, digest_file(server.model_store / archive.name))
-    write_serving(server.model_store, Serving("1.0", (one,), (one,)))
+    write_desired_state(server.model_store, DesiredState("1.0", (one,), (one,)))
 
     def wait(*arguments):
         ready = wait_until_ready(*arguments)
-        write_serving(server.model_store, Serving("1.0", (one,)))
+        write_desired_state(server.model_store, DesiredState("1.0", (one,)))
         return ready
 
     monkeypatch.setattr("cifar.server.torchserve.wait_until_ready", wait)
     named.start()
-    assert read_serving(server.model_store) == Serving("1.0", (one,))
+    assert read_desired_state(server.model_store) == DesiredState("1.0", (one,))
 
 
 def test_up_waits_for_a_deployment_and_then_keeps_what_it_has_deployed(server, archive):
     one = ServedVersion("1.0", archive.name, digest_file(server.model_store / archive.name))
-    write_serving(server.model_store, Serving("1.0", (one,)))
+    write_desired_state(server.model_store, DesiredState("1.0", (one,)))
     server.start()
     with ThreadPoolExecutor(1) as pool:
         with store_lock(server.model_store) as mine:
@@ -323,7 +323,7 @@ def test_up_waits_for_a_deployment_and_then_keeps_what_it_has_deployed(server, a
             second = pool.submit(cifar, "up", *up_arguments(server))
             time.sleep(4)
             assert not second.done()
-            write_serving(server.model_store, Serving("1.0", (replace(one, workers=1),)))
+            write_desired_state(server.model_store, DesiredState("1.0", (replace(one, workers=1),)))
         assert second.result().returncode == 0
     assert len(workers(server)) == 1
 

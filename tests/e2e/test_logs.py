@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from cifar.deployment.watch import read_counts
+from cifar.deployment.verification import read_counts
 from tests.support.service import Service
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

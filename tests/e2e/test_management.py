@@ -76,7 +76,7 @@ def test_the_server_describes_what_it_serves(management, archive):
     for worker in described.workers:
         assert worker.pid is not None
         os.kill(worker.pid, 0)  # is there
-    assert management.customized()["version"] == "1.0"
+    assert management.describe_handler()["version"] == "1.0"
 
 
 def test_a_second_version_comes_becomes_the_default_and_goes(management, service, images):
@@ -114,7 +114,7 @@ def test_workers_come_and_go(management):
         lambda management: management.set_default("7"),
         lambda management: management.unregister("7"),
         lambda management: management.scale("7", 1),
-        lambda management: management.customized("7"),
+        lambda management: management.describe_handler("7"),
     ],
 )
 def test_a_version_that_is_not_there_is_named(management, call):

@@ -13,7 +13,7 @@ import yaml
 from buckets import BOUNDS
 from cifar.client.inference import InferenceClient
 from cifar.common.project import ROOT
-from telemetry import HAND_OVER_AFTER_S
+from telemetry import FLUSH_INTERVAL_S
 from tests.alerts.names import metrics_of
 from tests.alerts.rules import rules
 from tests.support.service import Service
@@ -42,7 +42,7 @@ def settle(scrape: Callable[[], Series]) -> Series:
     """Wait until what other tests have sent is counted."""
     series = scrape()
     while True:
-        time.sleep(1.5 * HAND_OVER_AFTER_S)
+        time.sleep(1.5 * FLUSH_INTERVAL_S)
         series, last = scrape(), series
         if series == last:
             return series

@@ -12,14 +12,14 @@ import pytest
 
 from cifar.cli.deployment import find_target
 from cifar.common.errors import ArchiveRefused, RegistryUnusable
-from cifar.deployment.deploy import Options
+from cifar.deployment.deploy import DeployOptions
 from cifar.deployment.follow import follow, read_followed
+from cifar.deployment.observed_state import read_status
 from cifar.deployment.promote import promote, record
 from cifar.deployment.rollback import rollback
 from cifar.deployment.steps import Steps
 from cifar.deployment.target import Target
-from cifar.deployment.version_status import read_status
-from cifar.server.desired_state import read_serving
+from cifar.server.desired_state import read_desired_state
 from cifar.server.torchserve import TorchServe
 from tests.support.service import BIN, write_config
 from tests.support.tiny import copy_handler, tiny_archive
@@ -27,7 +27,7 @@ from tests.training.made_model import make_model
 from training.register import main as register
 from training.tracking import TrackedRun
 
-QUICK = Options(watch_s=0.2, settle_s=0.1)
+QUICK = DeployOptions(watch_s=0.2, drain_grace_s=0.1)
 CHAMPION = "models:/cifar@champion"
 
 # MLflow's own, when it imports its pyfunc flavour and configures its tables for the first time.
@@ -101,7 +101,7 @@ def test_the_registry_is_the_deploy_button(site):
     assert (tags(1)["deployment"], tags(1)["deployment_reason"]) == ("deployed", "as version mlflow-1")
     assert tags(1)["deployment_time"].startswith("20")
     with target(site).manage() as management:
-        described = management.customized("mlflow-1")
+        described = management.describe_handler("mlflow-1")
     [trained] = [it for it in client().search_model_versions("name = 'cifar'") if it.version in (1, "1")]
     assert described["mlflow_run"] == trained.run_id
     assert described["weights_digest"] == trained.tags["weights_digest"]
@@ -111,9 +111,9 @@ def test_the_registry_is_the_deploy_button(site):
     look_once(site)
     assert default(site) == "mlflow-2"
     assert (tags(2)["deployment"], tags(1)["deployment"]) == ("deployed", "replaced")
-    before = read_serving(site.model_store)
+    before = read_desired_state(site.model_store)
     look_once(site)
-    assert read_serving(site.model_store) == before
+    assert read_desired_state(site.model_store) == before
 
     # Rolled back by hand: that is written down, and following does not undo it.
     record(rollback(target(site), Steps(), QUICK), Steps(), back=True)

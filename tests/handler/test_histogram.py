@@ -9,7 +9,7 @@ from histogram import Histogram
 def test_buckets_are_cumulative_and_empty_ones_at_the_beginning_are_left_out():
     histogram = Histogram((0.5, 1, 2.5))
     histogram.observe([1.0, 0.75, 3.0])
-    buckets, total, count = histogram.take()
+    buckets, total, count = histogram.drain()
     assert (list(buckets), total, count) == ([("1", 2), ("2.5", 2), ("+Inf", 3)], 4.75, 3)
 
 
@@ -17,15 +17,15 @@ def test_a_value_counts_as_often_as_it_was_seen():
     histogram = Histogram((1,))
     histogram.observe(0.5, times=16)
     histogram.observe(np.float32(2))
-    buckets, total, count = histogram.take()
+    buckets, total, count = histogram.drain()
     assert (list(buckets), total, count) == ([("1", 16), ("+Inf", 17)], 10.0, 17)
 
 
 def test_what_was_taken_is_gone():
     histogram = Histogram((1,))
     histogram.observe(0.5)
-    histogram.take()
-    buckets, total, count = histogram.take()
+    histogram.drain()
+    buckets, total, count = histogram.drain()
     assert (list(buckets), total, count) == ([], 0.0, 0)
 
 
@@ -36,5 +36,5 @@ def test_counts_are_those_of_every_value_up_to_the_bound(seed):
     histogram = Histogram(bounds)
     for part in np.array_split(values, 7):
         histogram.observe(part)
-    buckets = dict(histogram.take()[0])
+    buckets = dict(histogram.drain()[0])
     assert buckets == {f"{bound:g}": int((values <= bound).sum()) for bound in bounds} | {"+Inf": 500}

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from answers import Answer, AnsweringModel, encode_answer
+from answers import Answer, ModelInfo, encode_answer
 from bad_input import STATUS_OF_CODE
 from decoding import BadInput, DecodedRequest, decode_request
 from tensors import NUMBER_TYPES, read_elements
@@ -17,7 +17,7 @@ from tests.handler.samples import FLAT, IMAGE, JPEG, JSON, NESTED, PNG, RAW, ten
 
 SCALED = (IMAGE / 255).astype(np.float32)
 LABELS = [f"class {index}" for index in range(10)]
-MODEL = AnsweringModel("cifar", "1.0", LABELS)
+MODEL = ModelInfo("cifar", "1.0", LABELS)
 PROBABILITIES = np.array([[0.05] * 3 + [0.55] + [0.05] * 6, [0.64] + [0.04] * 9], dtype=np.float32)
 
 

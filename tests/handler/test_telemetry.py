@@ -50,7 +50,7 @@ def test_batches_are_counted_in_cumulative_buckets(metrics, lines):
     counters = Telemetry(metrics, "cifar", "1.2")
     for requests in (1, 2, 3, 64, 65):
         counters.count_batch(requests)
-    counters.hand_over()
+    counters.flush()
     labels = "model_version:1.2,le:{},ModelName:cifar,Level:Model"
     buckets = {le: lines()["cifar_batch_size_bucket", labels.format(le)] for le in ("1", "2", "4", "32", "64", "+Inf")}
     assert buckets == {"1": 1, "2": 2, "4": 3, "32": 3, "64": 4, "+Inf": 5}
@@ -63,20 +63,20 @@ def test_refusals_are_counted_by_their_reason(metrics, lines):
     counters = Telemetry(metrics, "cifar", "1.2")
     for code in ("nan", "boolean", "nan"):
         counters.count_rejection(code)
-    counters.hand_over()
+    counters.flush()
     labels = "model_version:1.2,reason:{},ModelName:cifar,Level:Model"
     counted = {reason: lines()["cifar_rejected_inputs_total", labels.format(reason)] for reason in ("nan", "boolean")}
     assert counted == {"nan": 2, "boolean": 1}
 
 
 def test_the_build_is_told_at_once(metrics, lines):
-    Telemetry(metrics, "cifar", "1.2").tell_build("fb5f93e66d68", "")
+    Telemetry(metrics, "cifar", "1.2").set_build_info("fb5f93e66d68", "")
     labels = "model_version:1.2,digest:fb5f93e66d68,commit:unknown,ModelName:cifar,Level:Model"
     assert lines() == {("cifar_build_info", labels): 1}
 
 
 def test_a_start_is_told_at_once_because_the_worker_may_die_while_it_loads(metrics, lines):
-    Telemetry(metrics, "cifar", "1.2").tell_start()
+    Telemetry(metrics, "cifar", "1.2").count_start()
     labels = "model_version:1.2,ModelName:cifar,Level:Model"
     assert lines() == {("cifar_worker_starts_total", labels): 1, ("cifar_failed_requests_total", labels): 0}
 
@@ -84,9 +84,9 @@ def test_a_start_is_told_at_once_because_the_worker_may_die_while_it_loads(metri
 def test_a_worker_tells_that_it_lives_without_being_asked(metrics, lines, monkeypatch):
     monkeypatch.setattr(telemetry, "HEARTBEAT_S", 0.02)
     counters = Telemetry(metrics, "cifar", "1.2")
-    counters.start_beating()
+    counters.start_heartbeat()
     time.sleep(0.2)
-    counters.hand_over()
+    counters.flush()
     labels = "model_version:1.2,ModelName:cifar,Level:Model"
     assert 3 <= lines()["cifar_worker_heartbeats_total", labels] <= 11
     counters._metrics = None  # ends the thread
@@ -95,7 +95,7 @@ def test_a_worker_tells_that_it_lives_without_being_asked(metrics, lines, monkey
 def test_predictions_are_counted_by_label_and_confidence(metrics, lines):
     counters = Telemetry(metrics, "cifar", "1.2")
     counters.count_predictions(np.array([[0.9, 0.1], [0.25, 0.75], [0.97, 0.03]], np.float32), ["cat", "sea horse"])
-    counters.hand_over()
+    counters.flush()
     counted = {
         labels.split("label:")[1].split(",")[0]: value
         for (name, labels), value in lines().items()
@@ -112,7 +112,7 @@ def test_a_stage_is_counted_for_each_request_that_was_in_it(metrics, lines):
     counters = Telemetry(metrics, "cifar", "1.2")
     counters.count_stages({"decode": 0.0004, "inference": 0.009}, 16)
     counters.count_stages({"decode": 0.0004, "inference": 0.5}, 1)
-    counters.hand_over()
+    counters.flush()
     labels = "model_version:1.2,stage:inference,{}ModelName:cifar,Level:Model"
     assert lines()["cifar_stage_seconds_bucket", labels.format("le:0.01,")] == 16
     assert ("cifar_stage_seconds_bucket", labels.format("le:0.0082,")) not in lines()
@@ -124,7 +124,7 @@ def test_inputs_are_counted_by_request_and_measured_on_one_picture_a_batch(metri
     counters = Telemetry(metrics, "cifar", "1.2")
     white, black = np.full((3, 32, 32, 3), 255, np.uint8), np.zeros((1, 32, 32, 3), np.float32)
     counters.count_inputs([white, black])
-    counters.hand_over()
+    counters.flush()
     common = "model_version:1.2,ModelName:cifar,Level:Model"
     assert lines()["cifar_images_per_request_sum", common] == 4
     assert lines()["cifar_images_per_request_count", common] == 2
@@ -136,7 +136,7 @@ def test_inputs_are_counted_by_request_and_measured_on_one_picture_a_batch(metri
 def test_the_baseline_is_told_by_label_statistic_and_bucket(metrics, lines):
     measured = {"mean": 0.8, "cumulative": {"0.5": 0.1, "0.9": 0.6}}
     baseline = {"images": 9, "predictions": {"cat": 0.25, "sea horse": 0.75}, "statistics": {"confidence": measured}}
-    Telemetry(metrics, "cifar", "1.2").tell_baseline(baseline)
+    Telemetry(metrics, "cifar", "1.2").set_baseline(baseline)
     labels = "model_version:1.2,{}ModelName:cifar,Level:Model"
     assert lines() == {
         ("cifar_baseline_prediction_ratio", labels.format("label:cat,")): 0.25,
@@ -152,12 +152,12 @@ def test_the_baseline_is_told_by_label_statistic_and_bucket(metrics, lines):
 )
 def test_a_baseline_that_is_none_is_said_in_the_log_and_counting_goes_on(metrics, lines, caplog, baseline):
     counters = Telemetry(metrics, "cifar", "1.2")
-    counters.tell_baseline(baseline)
+    counters.set_baseline(baseline)
     assert lines() == {}
     assert "is not as training/baseline.py measures it" in caplog.text
-    counters.tell_baseline(None)
+    counters.set_baseline(None)
     counters.count_batch(1)
-    counters.hand_over()
+    counters.flush()
     assert ("cifar_batch_size_count", "model_version:1.2,ModelName:cifar,Level:Model") in lines()
 
 
@@ -191,7 +191,7 @@ def test_a_quantile_between_1_and_220_milliseconds_is_told_within_a_quarter():
 
 
 def test_counts_are_handed_over_once_and_without_being_asked(metrics, lines, monkeypatch):
-    monkeypatch.setattr(telemetry, "HAND_OVER_AFTER_S", 0.05)
+    monkeypatch.setattr(telemetry, "FLUSH_INTERVAL_S", 0.05)
     counters = Telemetry(metrics, "cifar", "1")
     for _ in range(50):
         counters.count_rejection("nan")
@@ -199,14 +199,14 @@ def test_counts_are_handed_over_once_and_without_being_asked(metrics, lines, mon
     while not lines() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert list(lines().values()) == [50]
-    counters.hand_over()
+    counters.flush()
     assert list(lines().values()) == [50]
 
 
 def test_a_version_cannot_break_the_line_apart(metrics, lines):
     counters = Telemetry(metrics, "cifar", "1,0|x:y z")
     counters.count_rejection("nan")
-    counters.hand_over()
+    counters.flush()
     assert list(lines()) == [
         ("cifar_rejected_inputs_total", "model_version:1_0_x_y_z,reason:nan,ModelName:cifar,Level:Model")
     ]
@@ -219,9 +219,9 @@ def test_a_server_that_declares_none_of_the_metrics_is_told_once_and_serves(line
 
     counters = Telemetry(Nothing(), "cifar", "1")
     counters.count_batch(1)
-    counters.hand_over()
+    counters.flush()
     counters.count_batch(1)
-    counters.hand_over()
+    counters.flush()
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "metrics_config" in caplog.text
 

@@ -27,7 +27,7 @@ from cifar.common.files import digest_file
 from cifar.common.project import class_names
 from cifar.provenance.archive import find_digest, find_version, read_archive
 from cifar.provenance.trace import trace
-from cifar.server.desired_state import ServedVersion, Serving, read_serving, write_serving
+from cifar.server.desired_state import DesiredState, ServedVersion, read_desired_state, write_desired_state
 from description import describe_model
 from tests.support.fake_server import FakeServer, Reply
 from training.export import describe, export
@@ -102,7 +102,7 @@ class Chain:
 
     @property
     def serving(self):
-        serving = read_serving(self.store)
+        serving = read_desired_state(self.store)
         assert serving is not None
         return serving
 
@@ -206,7 +206,7 @@ def template(tmp_path_factory, session_store):
         register(chain.weights, model)
     chain.pack(model, chain.archive)
     served = ServedVersion("3.0", chain.archive.name, digest_file(chain.archive))
-    write_serving(chain.store, Serving("3.0", (served,)))
+    write_desired_state(chain.store, DesiredState("3.0", (served,)))
     return chain.root
 
 
@@ -322,7 +322,7 @@ def test_the_table_fits_80_columns_and_marks_each_link(chain):
 def say_otherwise(chain):
     """Change what the store remembers of the deployed archive."""
     serving = chain.serving
-    write_serving(chain.store, replace(serving, versions=(replace(serving.versions[0], sha256="f" * 64),)))
+    write_desired_state(chain.store, replace(serving, versions=(replace(serving.versions[0], sha256="f" * 64),)))
 
 
 def record_other_digest(chain):

@@ -5,38 +5,38 @@ import os
 import orjson
 import pytest
 
-from cifar.common.errors import ArchiveUnusable, ServingUnusable
+from cifar.common.errors import ArchiveUnusable, InvalidStateFile
 from cifar.common.files import digest_file
 from cifar.server.desired_state import (
+    DesiredState,
+    PendingDeployment,
     ServedVersion,
-    Serving,
-    Underway,
-    forget_serving,
-    read_serving,
+    forget_desired_state,
+    read_desired_state,
     store_lock,
-    tell_prometheus,
-    write_serving,
+    write_deployed_targets,
+    write_desired_state,
 )
 from cifar.server.model_store import check_deployed
 
 ONE = ServedVersion("1.0", "cifar-1.0.mar", "a" * 64)
 TWO = ServedVersion("2.0", "cifar-2.0.mar", "b" * 64, "2026-11-23T12:00:00+00:00", "models:/cifar/7", 3)
-SERVING = Serving("2.0", (ONE, TWO), (ONE,), Underway("3.0", "cifar-3.0.mar", "c" * 64, True, False))
+SERVING = DesiredState("2.0", (ONE, TWO), (ONE,), PendingDeployment("3.0", "cifar-3.0.mar", "c" * 64, True, False))
 
 
 def test_it_comes_back_as_it_was_written(tmp_path):
-    assert read_serving(tmp_path) is None
-    write_serving(tmp_path, SERVING)
-    assert read_serving(tmp_path) == SERVING
+    assert read_desired_state(tmp_path) is None
+    write_desired_state(tmp_path, SERVING)
+    assert read_desired_state(tmp_path) == SERVING
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deployed.json", "serving.json"]
-    forget_serving(tmp_path)
-    forget_serving(tmp_path)
-    assert read_serving(tmp_path) is None
+    forget_desired_state(tmp_path)
+    forget_desired_state(tmp_path)
+    assert read_desired_state(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_prometheus_is_told_every_version_and_which_is_the_default(tmp_path):
-    write_serving(tmp_path, SERVING)
+    write_desired_state(tmp_path, SERVING)
     targets = orjson.loads((tmp_path / "deployed.json").read_bytes())
     assert [target["labels"] for target in targets] == [
         {"model_version": "1.0", "default": "false", "underway": "false"},
@@ -44,7 +44,7 @@ def test_prometheus_is_told_every_version_and_which_is_the_default(tmp_path):
         {"model_version": "3.0", "default": "false", "underway": "true"},
     ]
     assert all(len(target["targets"]) == 1 for target in targets)
-    write_serving(tmp_path, Serving("1.0", (ONE,)))
+    write_desired_state(tmp_path, DesiredState("1.0", (ONE,)))
     [target] = orjson.loads((tmp_path / "deployed.json").read_bytes())
     assert target["labels"] == {"model_version": "1.0", "default": "true", "underway": "false"}
 
@@ -55,7 +55,7 @@ def test_the_default_is_loaded_first_and_becomes_it_so():
 
 def test_a_version_is_found_as_it_should_run_else_as_it_last_ran():
     again = ServedVersion("1.0", "cifar-1.0.mar", "d" * 64)
-    serving = Serving("2.0", (TWO,), (ONE, again))
+    serving = DesiredState("2.0", (TWO,), (ONE, again))
     assert (serving.find("2.0"), serving.find("1.0"), serving.find("9")) == (TWO, again, None)
     assert serving.scaled("2.0", 5).find("2.0") == ServedVersion(
         TWO.version, TWO.archive, TWO.sha256, TWO.deployed, TWO.source, 5
@@ -78,9 +78,9 @@ def test_a_version_is_found_as_it_should_run_else_as_it_last_ran():
 def test_a_file_that_does_not_say_it_is_refused_and_left_alone(tmp_path, content):
     (tmp_path / "serving.json").write_text(content)
     with pytest.raises(
-        ServingUnusable, match=r"serving\.json does not say what should be served .*cifar up cifar=ARCHIVE"
+        InvalidStateFile, match=r"serving\.json does not say what should be served .*cifar up cifar=ARCHIVE"
     ):
-        read_serving(tmp_path)
+        read_desired_state(tmp_path)
     assert (tmp_path / "serving.json").read_text() == content
 
 
@@ -119,8 +119,8 @@ def changed(section: str, **change: object) -> dict[str, object]:
 def test_every_field_is_checked_before_it_is_believed(tmp_path, section, change):
     content = orjson.dumps(changed(section, **change))
     (tmp_path / "serving.json").write_bytes(content)
-    with pytest.raises(ServingUnusable, match=rf"{section}.*{next(iter(change))}.*Restore it"):
-        read_serving(tmp_path)
+    with pytest.raises(InvalidStateFile, match=rf"{section}.*{next(iter(change))}.*Restore it"):
+        read_desired_state(tmp_path)
     assert (tmp_path / "serving.json").read_bytes() == content
 
 
@@ -142,70 +142,70 @@ def test_every_field_is_checked_before_it_is_believed(tmp_path, section, change)
 )
 def test_numbers_times_and_lists_have_bounds(tmp_path, content):
     (tmp_path / "serving.json").write_bytes(orjson.dumps(content))
-    with pytest.raises(ServingUnusable, match=r"serving\.json does not say"):
-        read_serving(tmp_path)
+    with pytest.raises(InvalidStateFile, match=r"serving\.json does not say"):
+        read_desired_state(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, " " * (2 << 20)])
 def test_a_file_that_is_too_long_or_too_deep_is_rejected(tmp_path, text):
     (tmp_path / "serving.json").write_text(text)
-    with pytest.raises(ServingUnusable, match=r"serving\.json does not say"):
-        read_serving(tmp_path)
+    with pytest.raises(InvalidStateFile, match=r"serving\.json does not say"):
+        read_desired_state(tmp_path)
 
 
 def test_a_pipe_in_its_place_is_rejected_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "serving.json")
-    with pytest.raises(ServingUnusable, match="no regular file"):
-        read_serving(tmp_path)
+    with pytest.raises(InvalidStateFile, match="no regular file"):
+        read_desired_state(tmp_path)
 
 
 @pytest.mark.parametrize(
     "serving",
     [
-        Serving("1.0", (ServedVersion("1.0", "../x.mar", "a" * 64),)),
-        Serving("1 0", (ServedVersion("1 0", "cifar.mar", "a" * 64),)),
-        Serving("2.0", (ONE,)),
+        DesiredState("1.0", (ServedVersion("1.0", "../x.mar", "a" * 64),)),
+        DesiredState("1 0", (ServedVersion("1 0", "cifar.mar", "a" * 64),)),
+        DesiredState("2.0", (ONE,)),
     ],
 )
 def test_what_could_not_be_read_back_is_not_written(tmp_path, serving):
-    write_serving(tmp_path, SERVING)
-    with pytest.raises(ServingUnusable, match="cannot be remembered"):
-        write_serving(tmp_path, serving)
-    assert read_serving(tmp_path) == SERVING
+    write_desired_state(tmp_path, SERVING)
+    with pytest.raises(InvalidStateFile, match="cannot be remembered"):
+        write_desired_state(tmp_path, serving)
+    assert read_desired_state(tmp_path) == SERVING
 
 
 def test_a_failing_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch):
-    write_serving(tmp_path, SERVING)
+    write_desired_state(tmp_path, SERVING)
 
     def fail(*arguments):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("cifar.common.files.os.fsync", fail)
     with pytest.raises(OSError, match="No space left"):
-        write_serving(tmp_path, Serving("1.0", (ONE,)))
-    assert read_serving(tmp_path) == SERVING
+        write_desired_state(tmp_path, DesiredState("1.0", (ONE,)))
+    assert read_desired_state(tmp_path) == SERVING
     assert sorted(path.name for path in tmp_path.iterdir()) == ["deployed.json", "serving.json"]
 
 
 def test_where_prometheus_cannot_be_told_nothing_has_changed(tmp_path):
-    write_serving(tmp_path, SERVING)
+    write_desired_state(tmp_path, SERVING)
     (tmp_path / "deployed.json").unlink()
     (tmp_path / "deployed.json").mkdir()
     with pytest.raises(OSError, match=r"deployed\.json"):
-        write_serving(tmp_path, Serving("1.0", (ONE,)))
-    assert read_serving(tmp_path) == SERVING
+        write_desired_state(tmp_path, DesiredState("1.0", (ONE,)))
+    assert read_desired_state(tmp_path) == SERVING
 
 
 def test_what_is_there_already_is_not_written_again(tmp_path, monkeypatch):
-    write_serving(tmp_path, SERVING)
+    write_desired_state(tmp_path, SERVING)
 
     def fail(*arguments):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("cifar.common.files.os.fsync", fail)
-    tell_prometheus(tmp_path, SERVING)
+    write_deployed_targets(tmp_path, SERVING)
     with pytest.raises(OSError, match="No space left"):
-        tell_prometheus(tmp_path, Serving("1.0", (ONE,)))
+        write_deployed_targets(tmp_path, DesiredState("1.0", (ONE,)))
 
 
 def test_deployed_archives_are_known_by_their_digest(tmp_path):

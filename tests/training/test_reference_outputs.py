@@ -1,11 +1,11 @@
-"""The parity certificate inside an exported file: what it says, and that it says the same everywhere."""
+"""The parity reference inside an exported file: what it says, and that it says the same everywhere."""
 
 import io
 
 import numpy as np
 import torch
 
-from cifar.archives.model_file import CERTIFICATE_NAME
+from cifar.archives.model_file import REFERENCE_OUTPUTS_NAME
 from training.export import export, reference_outputs
 from training.model import ModelParams, build_classifier
 
@@ -23,9 +23,9 @@ def read(content):
 def test_the_exported_file_bears_pictures_and_the_networks_answers(tmp_path):
     classifier, path = build(), tmp_path / "model.pt"
     export(classifier, {"version": "1.0"}, np.zeros((1, 32, 32, 3), np.uint8), 1e-5, path)
-    extra = {CERTIFICATE_NAME: ""}
+    extra = {REFERENCE_OUTPUTS_NAME: ""}
     network = torch.jit.load(path, _extra_files=extra)
-    images, probabilities = read(extra[CERTIFICATE_NAME])
+    images, probabilities = read(extra[REFERENCE_OUTPUTS_NAME])
     assert (images.shape, images.dtype) == ((32, 32, 32, 3), np.uint8)
     assert (probabilities.shape, probabilities.dtype) == ((32, 10), np.float32)
     with torch.inference_mode():
@@ -43,9 +43,9 @@ def test_it_tells_networks_and_pictures_apart():
 def test_it_is_the_same_whatever_the_order_of_sums(monkeypatch):
     """Batch size and memory layout change the order in which single precision adds up, and its last bits."""
     classifier = build()
-    certificate = reference_outputs(classifier)
-    assert certificate == reference_outputs(classifier)
-    images, probabilities = read(certificate)
+    reference = reference_outputs(classifier)
+    assert reference == reference_outputs(classifier)
+    images, probabilities = read(reference)
     contiguous = build().to(memory_format=torch.contiguous_format).double()
     with torch.inference_mode():
         one_by_one = [contiguous(torch.from_numpy(picture[np.newaxis])).numpy() for picture in images]

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from cifar.client import InputUnreadable
-from cifar.client.pictures import PictureFile, list_files, open_input, read_array
+from cifar.client.image_inputs import ImageFile, list_files, open_input, read_array
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def save_array(tmp_path):
 
 
 def read(path):
-    return PictureFile(str(path), path).read()
+    return ImageFile(str(path), path).read()
 
 
 def decode(picture):
@@ -217,4 +217,4 @@ def test_named_file_is_taken_whatever_its_suffix(tmp_path):
 
 def test_picture_is_not_read_before_its_turn(tmp_path):
     path = tmp_path / "later.png"
-    assert open_input(path) == PictureFile(str(path), path)
+    assert open_input(path) == ImageFile(str(path), path)

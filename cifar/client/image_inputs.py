@@ -1,4 +1,4 @@
-"""Turns the paths of a command line into what the server takes: pictures, and arrays of pixels."""
+"""Turns the paths of a command line into what the server takes: images, and arrays of pixels."""
 
 import io
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ ARRAY_SUFFIX = ".npy"
 
 
 @dataclass(frozen=True)
-class PictureFile:
-    """A picture, not read before its turn comes: a folder of photographs may be larger than the memory."""
+class ImageFile:
+    """An image, not read before its turn comes: a folder of photographs may be larger than the memory."""
 
     name: str
     path: Path
@@ -33,7 +33,7 @@ class PictureFile:
         Its pixels are those that the server's own code makes of the file.
 
         Raises:
-            InputUnreadable: missing, forbidden, not a picture, or of absurdly many pixels.
+            InputUnreadable: missing, forbidden, not an image, or of absurdly many pixels.
         """
         try:
             with self.path.open("rb") as file:
@@ -49,24 +49,24 @@ class PictureFile:
 
 
 @dataclass(frozen=True, eq=False)
-class Pixels:
+class ImageArray:
     """Images (N, 32, 32, 3), uint8 or float, a name for each, and the number that white has (None: not told yet)."""
 
     names: tuple[str, ...]
     images: NDArray[Any]
     max_value: int | None = None
 
-    def split(self) -> Iterator["Pixels"]:
+    def split(self) -> Iterator["ImageArray"]:
         """Cut into pieces that fit one request each and share one scale."""
         max_value = find_max_value(self.images)
         start = 0
         for piece in split_images(self.images):
-            yield Pixels(self.names[start : start + len(piece)], piece, max_value)
+            yield ImageArray(self.names[start : start + len(piece)], piece, max_value)
             start += len(piece)
 
 
 def list_files(path: Path) -> list[Path]:
-    """Return the file itself, or the pictures and arrays in a folder and below it, sorted by name.
+    """Return the file itself, or the images and arrays in a folder and below it, sorted by name.
 
     Raises:
         InputUnreadable: nothing is there, or the folder holds none.
@@ -82,20 +82,20 @@ def list_files(path: Path) -> list[Path]:
         if file.suffix.lower() in wanted and not file.name.startswith(".") and file.is_file()
     )
     if not files:
-        raise InputUnreadable(f"{path}: the folder holds no pictures and no {ARRAY_SUFFIX} files")
+        raise InputUnreadable(f"{path}: the folder holds no images and no {ARRAY_SUFFIX} files")
     return files
 
 
-def open_input(path: Path) -> PictureFile | Pixels:
-    """Read an array; remember where a picture is.
+def open_input(path: Path) -> ImageFile | ImageArray:
+    """Read an array; remember where an image is.
 
     Raises:
         InputUnreadable: the array cannot be read or has the wrong shape or type.
     """
-    return read_array(path) if path.suffix.lower() == ARRAY_SUFFIX else PictureFile(str(path), path)
+    return read_array(path) if path.suffix.lower() == ARRAY_SUFFIX else ImageFile(str(path), path)
 
 
-def read_array(path: Path) -> Pixels:
+def read_array(path: Path) -> ImageArray:
     """Read a .npy file of one image (32, 32, 3) or many (N, 32, 32, 3), uint8 or float.
 
     Raises:
@@ -109,8 +109,8 @@ def read_array(path: Path) -> Pixels:
     _check_shape(path, array.shape)
     _check_numbers(path, array)
     if array.shape == IMAGE_SHAPE:
-        return Pixels((str(path),), array[np.newaxis])
-    return Pixels(tuple(f"{path}[{index}]" for index in range(len(array))), array)
+        return ImageArray((str(path),), array[np.newaxis])
+    return ImageArray(tuple(f"{path}[{index}]" for index in range(len(array))), array)
 
 
 def _encode_png(image: NDArray[np.uint8]) -> bytes:
