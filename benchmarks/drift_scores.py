@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from buckets import BOUNDS
+from histogram import BOUNDS
 from input_statistics import STATISTICS, describe_picture
 from training.evaluate import predict_probabilities
 from training.model import Classifier

@@ -74,11 +74,11 @@ def _good_binary(images: NDArray[np.uint8]) -> list[Request]:
         Request("raw", images[0].tobytes(), raw),
         Request("raw", images[:5].tobytes(), raw, {"X-Top-K": "3"}),
         Request("raw 256", images.tobytes(), raw),
-        Request("PNG", picture(images[0], "PNG"), "image/png"),
-        Request("PNG", picture(large.convert("RGBA"), "PNG"), None),
-        Request("JPEG", picture(images[0], "JPEG"), "image/jpeg"),
-        Request("JPEG", picture(large, "JPEG"), "image/jpeg", {"X-Top-K": "1"}, method="PUT"),
-        Request("JPEG", picture(large.resize((64, 48)), "JPEG", progressive=True), "image/jpeg"),
+        Request("PNG", image(images[0], "PNG"), "image/png"),
+        Request("PNG", image(large.convert("RGBA"), "PNG"), None),
+        Request("JPEG", image(images[0], "JPEG"), "image/jpeg"),
+        Request("JPEG", image(large, "JPEG"), "image/jpeg", {"X-Top-K": "1"}, method="PUT"),
+        Request("JPEG", image(large.resize((64, 48)), "JPEG", progressive=True), "image/jpeg"),
         Request(".npy", array_file(images[0]), npy),
         Request(".npy", array_file(images[:3].astype(np.float32)), npy),
         Request("no type", images[:2].tobytes(), None, method="PUT"),
@@ -87,15 +87,15 @@ def _good_binary(images: NDArray[np.uint8]) -> list[Request]:
 
 
 def _good_multipart(images: NDArray[np.uint8]) -> list[Request]:
-    one, two = picture(images[0], "PNG"), picture(images[1], "JPEG")
+    one, two = image(images[0], "PNG"), image(images[1], "JPEG")
     return [
         multipart([("cat", "cat.png", "image/png", one)]),
         multipart([("first", "a.png", "image/png", one), ("second", "b.jpg", "image/jpeg", two)]),
     ]
 
 
-def picture(pixels: NDArray[np.uint8] | Image.Image, format_: str, **options: Any) -> bytes:
-    """Encode a picture."""
+def image(pixels: NDArray[np.uint8] | Image.Image, format_: str, **options: Any) -> bytes:
+    """Encode an image."""
     file = io.BytesIO()
     (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(file, format_, **options)
     return file.getvalue()
@@ -334,7 +334,7 @@ def _change_node(container: Any, place: Any, rng: Rng) -> None:
         container[place] = json.loads(json.dumps(rng.choice(_VALUES)))
 
 
-# Pictures
+# Images
 
 
 def _change_png(request: Request, rng: Rng) -> Request:

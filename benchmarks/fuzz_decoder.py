@@ -151,18 +151,18 @@ def write_seeds(corpus: Path) -> None:
     """Write a good body of every kind, from which atheris sets out."""
     from benchmarks.fuzz_bodies import good_requests
 
-    pictures = []
+    images = []
     for number, request in enumerate(good_requests()):
         if request.content_type in _TYPES and len(request.body) <= MAX_INPUT_BYTES:
             start = bytes((_TYPES.index(request.content_type), 0))
             (corpus / f"good-{number}").write_bytes(start + request.body)
         if request.content_type is not None and request.content_type.startswith("image/"):
-            pictures.append(request.body)
-    (corpus / "form").write_bytes(_form_seed(pictures[:2]))
+            images.append(request.body)
+    (corpus / "form").write_bytes(_form_seed(images[:2]))
 
 
-def _form_seed(pictures: Sequence[bytes]) -> bytes:
-    fields = [b"%d\n%s" % numbered for numbered in enumerate(pictures)]
+def _form_seed(images: Sequence[bytes]) -> bytes:
+    fields = [b"%d\n%s" % numbered for numbered in enumerate(images)]
     fields += [b"top_k\n3", b"json!\n[1, 2]"]
     return bytes((_TYPES.index("multipart/form-data; boundary=x"), 0)) + _NEXT_FIELD.join(fields)
 

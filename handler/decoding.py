@@ -116,7 +116,7 @@ def is_form(content_type: str | None) -> bool:
 
 
 def decode_form(fields: Mapping[str, object], headers: Mapping[str, str]) -> DecodedRequest:
-    """Read one form: each field a picture or an .npy array, save those named top_k and max_value.
+    """Read one form: each field an image or an .npy array, save those named top_k and max_value.
 
     Args:
         fields: name to content, in the order of the form: bytes, or what the server has made of JSON and text.
@@ -322,7 +322,7 @@ def _reject_known_file(body: bytes | bytearray) -> None:
 def _decode_picture(body: object, query: Mapping[str, str]) -> DecodedRequest:
     data = _as_bytes(body)
     options = read_options({}, query)
-    _refuse_scale(options, "The pixels of a picture file")
+    _refuse_scale(options, "The pixels of an image file")
     return _request(DecodedImages(decode_picture(data)[None], scaled=False), False, options)
 
 
@@ -362,7 +362,7 @@ def _refuse_form(body: object, query: Mapping[str, str]) -> DecodedRequest:
     raise BadInput(
         "form_body",
         "The body came as application/x-www-form-urlencoded, which `curl -d` adds by itself. Add the header "
-        "Content-Type: application/json for JSON; for a picture use curl --data-binary @cat.png with "
+        "Content-Type: application/json for JSON; for an image use curl --data-binary @cat.png with "
         "Content-Type: image/png.",
     )
 

@@ -87,7 +87,7 @@ def _is_bmp(body: _Body) -> bool:
 
 
 def _is_icon(body: _Body) -> bool:
-    """Its first entry points behind the entries, at a picture that ends within the file."""
+    """Its first entry points behind the entries, at an image that ends within the file."""
     if body[:3] != b"\0\0\1" and body[:3] != b"\0\0\2":
         return False
     count = int.from_bytes(body[4:6], "little")

@@ -1,4 +1,4 @@
-"""From multipart/form-data to images: one picture or .npy array a field.
+"""From multipart/form-data to images: one image or .npy array a field.
 
 TorchServe takes the form apart. What it keeps of a field is its name and its content; file names are lost, and of
 fields that share a name only the last content is left, at the place of the first.
@@ -77,7 +77,7 @@ def check_form(fields: Mapping[str, object], content_type: str, length: int | No
         raise BadInput(
             "repeated_field",
             f"The form has {length:,} bytes, but its {len(fields)} fields with {arrived:,} bytes of content take "
-            f"{least:,}: of several fields with one name, TorchServe keeps the last. Give each picture a name of its "
+            f"{least:,}: of several fields with one name, TorchServe keeps the last. Give each image a name of its "
             "own; if each has one, shorten the file names.",
         )
 
@@ -97,11 +97,9 @@ def decode_fields(fields: Mapping[str, object], options: RequestOptions) -> tupl
     """
     contents = {name: content for name, content in fields.items() if name not in OPTION_NAMES}
     if not contents:
-        raise BadInput(
-            "no_images", "The form has options but no picture, expected 1 to 256 fields with one picture each."
-        )
+        raise BadInput("no_images", "The form has options but no image, expected 1 to 256 fields with one image each.")
     check_count(len(contents))
-    left = MAX_PIXELS  # all pictures of a request together take no longer than one may
+    left = MAX_PIXELS  # all images of a request together take no longer than one may
     decoded = []
     for name, content in contents.items():
         try:
@@ -120,11 +118,11 @@ def _decode_field(content: object, options: RequestOptions, max_pixels: int) -> 
         came = "text" if isinstance(content, str) else "JSON"
         raise BadInput(
             "wrong_field",
-            f"It is {came} ({show(content)}), expected a picture (PNG, JPEG) or an .npy array. JSON is a body of its "
-            "own, with Content-Type: application/json.",
+            f"It is {came} ({show(content)}), expected an image file (PNG, JPEG) or an .npy array. JSON is a body of "
+            "its own, with Content-Type: application/json.",
         )
     if not content:
-        raise BadInput("empty_field", "It is empty, expected a picture (PNG, JPEG) or an .npy array.")
+        raise BadInput("empty_field", "It is empty, expected an image file (PNG, JPEG) or an .npy array.")
     if is_npy(content):
         pixels, _many = decode_npy(content, options.max_value)
         if len(pixels.images) != 1:
@@ -141,7 +139,7 @@ def _decode_field(content: object, options: RequestOptions, max_pixels: int) -> 
         what = f"is {known.name}" if known is not None else f"begins with {show(bytes(content[:12]))}"
         raise BadInput(
             "wrong_field",
-            f"It {what}, expected a picture (PNG, JPEG) or an .npy array. Options are "
+            f"It {what}, expected an image file (PNG, JPEG) or an .npy array. Options are "
             f"named {' and '.join(OPTION_NAMES)}.",
         )
     if options.max_value == 1:

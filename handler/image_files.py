@@ -1,7 +1,7 @@
 """The structure of PNG and JPEG files: what decoding one will cost, known before it is spent, and what it needs of it.
 
 Only chunks and segments are walked here; pixels are Pillow's. What does not change pixels, that is text, profiles,
-previews and comments, is left out of what Pillow sees: its limits on metadata are then no limits on pictures, and its
+previews and comments, is left out of what Pillow sees: its limits on metadata are then no limits on images, and its
 parsers of metadata, which take seconds and gigabytes for some small files, are not reached.
 
 PNG: https://www.w3.org/TR/png-3/, JPEG: https://www.w3.org/Graphics/JPEG/itu-t81.pdf
@@ -65,8 +65,8 @@ def read_image_file(body: _Body) -> ImageFile:
 def _too_many(what: str, most: int) -> BadInput:
     return BadInput(
         "too_much_work",
-        f"The picture has more than {most:,} {what}, expected at most that many: usual encoders write far fewer, and "
-        "each takes time to decode. Open the picture and save it again.",
+        f"The image has more than {most:,} {what}, expected at most that many: usual encoders write far fewer, and "
+        "each takes time to decode. Open the image and save it again.",
     )
 
 
@@ -121,7 +121,7 @@ def _check_still(frames: _Body) -> None:
     if 1 < count < 2**31:  # any other number makes it no animation
         raise BadInput(
             "animated_picture",
-            f"The picture is an animation of {count:,} frames, expected a still one. Send the frame that you mean.",
+            f"The image is an animation of {count:,} frames, expected a still one. Send the frame that you mean.",
         )
 
 

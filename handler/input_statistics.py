@@ -1,4 +1,4 @@
-"""What a picture looks like in four numbers. Where they drift away from those of the training, answers get worse."""
+"""What an image looks like in four numbers. Where they drift away from those of the training, answers get worse."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""From picture files to images: PNG and JPEG to arrays (32, 32, 3)."""
+"""From image files to images: PNG and JPEG to arrays (32, 32, 3)."""
 
 import io
 import re
@@ -14,7 +14,7 @@ from image_files import JPEG_SIGNATURE, PNG_SIGNATURE, ImageFile, read_image_fil
 # Decoded, 64 MiB at four bytes a pixel; a telephone's 12 megapixels fit. Also what a request may cost: image_files.py
 # says how many pixels a file's scans, chunks and deeper channels count as.
 MAX_PIXELS = 4096 * 4096
-# JPEG's own limit. Beyond it the resizing of a picture of one row would take a gigabyte.
+# JPEG's own limit. Beyond it the resizing of an image of one row would take a gigabyte.
 MAX_SIDE = 65_535
 
 _SIZE = (32, 32)
@@ -53,7 +53,7 @@ def is_whole_picture(body: bytes | bytearray) -> bool:
 
 
 def costs_too_much(body: bytes | bytearray) -> bool:
-    """Tell whether `decode_picture` rejects a picture for what decoding would cost; not one that is broken."""
+    """Tell whether `decode_picture` rejects an image for what decoding would cost; not one that is broken."""
     try:
         _check_cost(read_image_file(body), MAX_PIXELS)
     except BadInput as rejection:
@@ -64,12 +64,12 @@ def costs_too_much(body: bytes | bytearray) -> bool:
 
 
 def decode_picture(body: bytes | bytearray) -> NDArray[np.uint8]:
-    """Turn one picture into a model input; as `decode_counted`, which tells more."""
+    """Turn one image into a model input; as `decode_counted`, which tells more."""
     return decode_counted(body, MAX_PIXELS)[0]
 
 
 def decode_counted(body: bytes | bytearray, max_pixels: int) -> tuple[NDArray[np.uint8], int]:
-    """Turn one picture into a model input.
+    """Turn one image into a model input.
 
     What a viewer shows is what the model sees: the EXIF orientation is applied, transparency is laid over white,
     16-bit channels are brought to 8 bits. A size other than 32×32 is resized with antialiasing, not cropped.
@@ -90,7 +90,7 @@ def decode_counted(body: bytes | bytearray, max_pixels: int) -> tuple[NDArray[np
         what = f"is {known.name}" if known is not None else "is of no known kind"
         raise BadInput(
             "unsupported_picture",
-            f"The picture {what} (it begins with {show(bytes(body[:12]))}), expected PNG or JPEG. Convert it to one of "
+            f"The image {what} (it begins with {show(bytes(body[:12]))}), expected PNG or JPEG. Convert it to one of "
             "them.",
         )
     try:
@@ -103,7 +103,7 @@ def decode_counted(body: bytes | bytearray, max_pixels: int) -> tuple[NDArray[np
         # Broken files make Pillow raise OSError, SyntaxError, ValueError, struct.error, zlib.error and others.
         raise BadInput(
             "unreadable_picture",
-            f"The picture of {len(body):,} bytes is truncated or broken ({_reason(error)}). Check that the whole "
+            f"The image of {len(body):,} bytes is truncated or broken ({_reason(error)}). Check that the whole "
             "file was sent, byte for byte: curl wants --data-binary or -T, not -d.",
         ) from error
 
@@ -113,16 +113,16 @@ def _check_cost(file: ImageFile, max_pixels: int) -> None:
     if pixels > max_pixels or max(file.width, file.height) > MAX_SIDE:
         raise BadInput(
             "picture_too_large",
-            f"The picture has {file.width:,}×{file.height:,} = {pixels:,} pixels, at most {MAX_PIXELS:,} are taken, in "
-            f"all pictures of a request together, and {MAX_SIDE:,} in a row or column. Shrink it first: the model sees "
+            f"The image has {file.width:,}×{file.height:,} = {pixels:,} pixels, at most {MAX_PIXELS:,} are taken, in "
+            f"all images of a request together, and {MAX_SIDE:,} in a row or column. Shrink it first: the model sees "
             "32×32.",
         )
     if file.work > max_pixels:
         why = "its deep channels, rows or chunks" if file.kind == "PNG" else "its many scans or tables"
         raise BadInput(
             "too_much_work",
-            f"The picture of {file.width:,}×{file.height:,} pixels takes as long to decode as one of {file.work:,}, "
-            f"for {why}; at most {MAX_PIXELS:,} are taken, in all pictures of a request together. Shrink it first: the "
+            f"The image of {file.width:,}×{file.height:,} pixels takes as long to decode as one of {file.work:,}, "
+            f"for {why}; at most {MAX_PIXELS:,} are taken, in all images of a request together. Shrink it first: the "
             "model sees 32×32.",
         )
 
@@ -137,20 +137,20 @@ def _decode(file: ImageFile) -> NDArray[np.uint8]:
     return to_model_input(Image.open(io.BytesIO(file.data), formats=(file.kind,)), file.orientation)
 
 
-def to_model_input(picture: Image.Image, orientation: int | None = None) -> NDArray[np.uint8]:
-    """Decode an opened picture to uint8 (32, 32, 3), RGB, by the rules of `decode_counted`.
+def to_model_input(image: Image.Image, orientation: int | None = None) -> NDArray[np.uint8]:
+    """Decode an opened image to uint8 (32, 32, 3), RGB, by the rules of `decode_counted`.
 
     Training and client open further formats by themselves, within limits of their own; the pixels all come from here.
-    A picture that is broken makes Pillow raise nearly anything.
+    An image that is broken makes Pillow raise nearly anything.
 
     Args:
-        picture: of any format.
+        image: of any format.
         orientation: as Exif counts them, 1 to 8; None to ask Pillow for it.
     """
-    picture.draft(None, _JPEG_DRAFT_SIZE)
-    picture.load()
-    turn = _TURNS.get(_orientation_of(picture) if orientation is None else orientation)
-    rgb = _to_rgb(picture)
+    image.draft(None, _JPEG_DRAFT_SIZE)
+    image.load()
+    turn = _TURNS.get(_orientation_of(image) if orientation is None else orientation)
+    rgb = _to_rgb(image)
     factors = (max(1, rgb.width // _REDUCED_SIDE), max(1, rgb.height // _REDUCED_SIDE))
     if factors != (1, 1):
         rgb = rgb.reduce(factors)
@@ -161,30 +161,30 @@ def to_model_input(picture: Image.Image, orientation: int | None = None) -> NDAr
     return np.array(rgb, dtype=np.uint8)
 
 
-def _orientation_of(picture: Image.Image) -> int:
+def _orientation_of(image: Image.Image) -> int:
     try:
-        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # an EXIF block that cannot be read turns nothing
         return 1
 
 
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):
-        return _from_deep_grey(picture)
-    if not picture.has_transparency_data:
-        return picture.convert("RGB")
-    rgba = picture.convert("RGBA")
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        return _from_deep_grey(image)
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
 
 
-def _from_deep_grey(picture: Image.Image) -> Image.Image:
+def _from_deep_grey(image: Image.Image) -> Image.Image:
     """Bring 16-bit greyscale to 8 bits by its upper byte, as Pillow does with 16-bit colour.
 
     `convert("RGB")` would clip: everything above 255 of 65,535 would turn white.
     """
-    deep = np.asarray(picture)
+    deep = np.asarray(image)
     grey = (deep >> 8).astype(np.uint8)
-    transparent = picture.info.get("transparency")
+    transparent = image.info.get("transparency")
     if transparent is not None:
         grey[deep == transparent] = 255
     return Image.fromarray(grey).convert("RGB")

@@ -45,7 +45,7 @@ def decode_raw(body: bytes | bytearray) -> NDArray[np.uint8]:
         raise BadInput(
             "wrong_length",
             f"The body has {len(body):,} bytes, expected a multiple of {IMAGE_LENGTH:,}: one byte a number, 32×32×3 "
-            "an image. For a picture file send Content-Type image/png or image/jpeg, for JSON application/json.",
+            "an image. For an image file send Content-Type image/png or image/jpeg, for JSON application/json.",
         )
     check_count(len(body) // IMAGE_LENGTH)
     return np.frombuffer(body, dtype=np.uint8).reshape(-1, *IMAGE_SHAPE)
@@ -183,7 +183,7 @@ def _not_a_list(value: object, name: str, what: str) -> BadInput:
     return BadInput(
         "not_a_list",
         f"{name} is {show(value)}, expected {what} as a JSON list: {_EXPECTED}. "
-        "A picture file goes into the body as it is, with Content-Type image/png or image/jpeg.",
+        "An image file goes into the body as it is, with Content-Type image/png or image/jpeg.",
     )
 
 
@@ -272,7 +272,7 @@ def _are_scaled(
                 "Send numbers in 0–1, or leave max_value out.",
             )
         return True
-    # Whole numbers 0 and 1 are taken as 0–255: a nearly black picture is likelier than one of pure colours only.
+    # Whole numbers 0 and 1 are taken as 0–255: a nearly black image is likelier than one of pure colours only.
     fractions_in_unit_range = [
         in_range and array.dtype != np.uint8 for in_range, array in zip(in_unit_range, arrays, strict=True)
     ]

@@ -54,7 +54,7 @@ def join_query_and_headers(
 ) -> dict[str, str]:
     """Join the two places beside the body in which an option may stand.
 
-    TorchServe 0.12.0 drops the query of /predictions/… before the handler sees it (docs/adr/0004), so that a picture or
+    TorchServe 0.12.0 drops the query of /predictions/… before the handler sees it (docs/adr/0004), so that an image or
     raw bytes can only carry an option as a header.
 
     Args:

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from buckets import BOUNDS
-from histogram import Histogram
+from histogram import BOUNDS, Histogram
 from input_statistics import describe_picture
 from pixels import Images
 
@@ -117,7 +116,7 @@ class Telemetry:
     def count_inputs(self, requests: Sequence[Images]) -> None:
         """Count how many images requests have, and what one of them looks like.
 
-        One picture a batch: without load that is nearly every one, and under load more than enough to see a drift.
+        One image a batch: without load that is nearly every one, and under load more than enough to see a drift.
 
         Args:
             requests: (N, 32, 32, 3) each; at least one.

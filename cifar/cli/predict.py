@@ -14,8 +14,8 @@ from rich.text import Text
 
 from cifar.cli.options import JsonOption, UrlOption
 from cifar.client.connection import DEFAULT_TIMEOUT_S
-from cifar.client.inference import InferenceClient, Prediction
 from cifar.client.image_inputs import ImageArray, ImageFile, list_files, open_input
+from cifar.client.inference import InferenceClient, Prediction
 from cifar.client.samples import SampleSource, choose_samples
 from cifar.common.console import print_json
 from cifar.common.errors import CifarError, InputUnreadable, ModelNotFound, RequestRefused, TokenRefused
@@ -50,9 +50,7 @@ def predict(
     url: UrlOption,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="FILE", help="Images, .npy arrays (N, 32, 32, 3), folders of them. None: ten samples."
-        ),
+        typer.Argument(metavar="FILE", help="Images, .npy arrays (N, 32, 32, 3), folders of them. None: ten samples."),
     ] = None,
     version: Annotated[str | None, typer.Option(help="Model version to ask; the server's default if left out.")] = None,
     top_k: Annotated[int | None, typer.Option(min=1, max=10, help="Guesses to tell for each image.")] = None,
@@ -116,7 +114,7 @@ def _show_progress(sources: Sequence[Source]) -> Iterator[Callable[[int], None]]
     total = sum(_count_images(source) for source in sources)
     with Progress(console=Console(stderr=True), transient=True, disable=total <= _PROGRESS_FROM_INPUTS) as progress:
         task = progress.add_task("Predicting", total=total)
-        yield lambdan images: progress.advance(task, images)
+        yield lambda images: progress.advance(task, images)
 
 
 def _predict_source(

@@ -5,8 +5,7 @@ CifarError
 ├── ConfigUnusable           config.properties is missing, or an address in it cannot be used
 ├── AddressesUnusable        prometheus.yml or alertmanager.yml cannot be read, or names an address that is none
 ├── InvalidFile              a JSON file holds no JSON, or something other than an object
-├── InvalidStateFile         a file that this tool writes for itself holds what it would not write
-│   └── InvalidStateFile          serving.json, which says what should run
+├── InvalidStateFile         a file that this tool writes for itself (serving.json) holds what it would not write
 ├── Busy                     another process does not end what it does with the same folder
 ├── PortTaken                another process listens on an address that a server needs
 ├── TrackingError            MLflow's store cannot be used, or lacks the run to resume
@@ -64,10 +63,6 @@ class InvalidFile(CifarError):
 
 class InvalidStateFile(CifarError):
     """A file that this tool writes for itself cannot be trusted; the message says why and what to do."""
-
-
-class InvalidStateFile(InvalidStateFile):
-    """serving.json, which remembers what was deployed, cannot be trusted."""
 
 
 class Busy(CifarError):

@@ -22,7 +22,7 @@ def _handler_first() -> Iterator[None]:
 
 with _handler_first():
     from bad_input import BadInput
-    from buckets import BOUNDS, bucket_label
+    from histogram import BOUNDS, bucket_label
     from input_statistics import STATISTICS, describe_picture
     from pictures import costs_too_much, decode_picture, is_picture, to_model_input
 

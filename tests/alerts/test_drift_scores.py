@@ -9,9 +9,9 @@ import yaml
 from numpy.typing import NDArray
 
 from benchmarks.drift_scores import Pool, count_pictures, score_windows
-from buckets import BOUNDS, bucket_label
 from cifar.archives.reference_outputs import synthetic_images
 from cifar.common.project import class_names
+from histogram import BOUNDS, bucket_label
 from input_statistics import STATISTICS
 from tests.alerts.promtool import promtool
 from tests.alerts.rules import ROOT

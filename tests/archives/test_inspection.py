@@ -142,7 +142,7 @@ DAMAGES = {
     ),
     "probabilities of another network": (
         lambda path: with_reference(path, probabilities=np.full((32, 10), 0.1, np.float32)),
-        r"does not answer as it was exported: picture \d+ of 32 gets 0\.\d{4} for class \d, recorded was 0\.1000",
+        r"does not answer as it was exported: image \d+ of 32 gets 0\.\d{4} for class \d, recorded was 0\.1000",
     ),
     "another shape": (
         lambda path: with_reference(path, probabilities=np.full((32, 9), 1 / 9, np.float32)),

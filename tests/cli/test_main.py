@@ -18,7 +18,7 @@ def wide_plain_terminal(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path, images):
-    """frog.png, one picture of class 6, and two.npy, images of classes 3 and 8."""
+    """frog.png, one image of class 6, and two.npy, images of classes 3 and 8."""
     Image.fromarray(images[6]).save(tmp_path / "frog.png")
     np.save(tmp_path / "two.npy", images[[3, 8]])
     return tmp_path
@@ -101,7 +101,7 @@ def test_unreadable_files_do_not_stop_the_others(predict, folder):
     np.save(folder / "first.npy", np.zeros((3, 32, 32), np.uint8))
     result = predict(folder, folder / "missing.png")
     assert result.exit_code == 1
-    assert "not a picture" in row_of("diary.png", result.stdout)
+    assert "not an image" in row_of("diary.png", result.stdout)
     assert "3 of 6 predicted" in result.stdout
     document = json.loads(predict(folder, folder / "missing.png", "--json").stdout)
     failed = {entry["file"].rpartition("/")[2] for entry in document["predictions"] if "error" in entry}

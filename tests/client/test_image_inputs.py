@@ -22,8 +22,8 @@ def read(path):
     return ImageFile(str(path), path).read()
 
 
-def decode(picture):
-    with Image.open(io.BytesIO(picture)) as image:
+def decode(image):
+    with Image.open(io.BytesIO(image)) as image:
         image.load()
         return image
 
@@ -119,7 +119,7 @@ def test_pieces_keep_names_images_and_scale_together(save_array):
     assert (first.max_value, last.max_value) == (1, 1)
 
 
-# Pictures
+# Images
 
 
 @pytest.mark.parametrize("picture_format", ["PNG", "JPEG"])
@@ -170,7 +170,7 @@ def test_animation_is_refused_with_its_number_of_frames(tmp_path):
 def test_file_that_is_no_picture_is_refused_with_what_would_be_read(tmp_path, content):
     path = tmp_path / "notes.png"
     path.write_bytes(content)
-    with pytest.raises(InputUnreadable, match=r"notes\.png: not a picture \(PNG, JPEG"):
+    with pytest.raises(InputUnreadable, match=r"notes\.png: not an image \(PNG, JPEG"):
         read(path)
 
 

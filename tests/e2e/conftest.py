@@ -65,5 +65,5 @@ def prometheus(torchserve, tmp_path_factory) -> Iterator[Prometheus]:
 
 @pytest.fixture(scope="session")
 def images() -> np.ndarray:
-    """Sixteen pictures (16, 32, 32, 3) uint8 that differ."""
+    """Sixteen images (16, 32, 32, 3) uint8 that differ."""
     return np.random.default_rng(3).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8)

@@ -26,7 +26,7 @@ def predict(torchserve):
 
 @pytest.fixture
 def folder(tmp_path, images):
-    """A picture, an array of three and one scaled to 0-1: five images."""
+    """An image, an array of three and one scaled to 0-1: five images."""
     Image.fromarray(images[0]).save(tmp_path / "a.png")
     np.save(tmp_path / "b.npy", images[1:4])
     np.save(tmp_path / "c.npy", (images[4] / 255).astype(np.float32))
@@ -73,7 +73,7 @@ def test_version_that_is_not_served_is_named(predict, folder):
 
 
 def test_unreadable_file_does_not_stop_the_others(predict, folder):
-    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "broken.png").write_bytes(b"no image")
     done = predict(folder, "--json")
     entries = orjson.loads(done.stdout)["predictions"]
     assert done.returncode == 1

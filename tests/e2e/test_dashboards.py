@@ -31,13 +31,13 @@ ROLES = next(panel["targets"][0]["expr"] for panel in PAGES["service"]["panels"]
 @pytest.fixture(scope="module")
 def watched(prometheus: Prometheus, torchserve: Service) -> Prometheus:
     """A Prometheus that has seen traffic, refusals in it, and a minute's rate of heartbeats."""
-    pictures = synthetic_images()
+    images = synthetic_images()
     deadline = time.monotonic() + 60
     with InferenceClient(torchserve.url) as client:
         while not prometheus.now("version:cifar_live_workers:count1m > 0.5"):  # the last to have a value
             assert time.monotonic() < deadline
             if prometheus.now('up{job="torchserve"} == 1'):  # what is counted before the first look has no rate
-                client.predict(pictures[:20])
+                client.predict(images[:20])
                 torchserve.post(b"short", "application/octet-stream")
             time.sleep(0.2)
     return prometheus
@@ -119,7 +119,7 @@ def test_a_start_of_workers_is_marked_once(watched):
 def test_pictures_can_be_drawn_and_are_small_enough_for_a_readme(watched, page, tmp_path):
     now = time.time()
     file = draw(watched, page, now - 60, now, tmp_path)
-    with Image.open(file) as picture:
-        assert picture.format == "PNG" and picture.width == 1650
-        assert len(picture.convert("RGB").getcolors(1 << 20) or ()) > 20, "nothing is on it"
+    with Image.open(file) as image:
+        assert image.format == "PNG" and image.width == 1650
+        assert len(image.convert("RGB").getcolors(1 << 20) or ()) > 20, "nothing is on it"
     assert file.stat().st_size < 250_000

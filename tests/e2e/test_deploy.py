@@ -277,7 +277,7 @@ def fail_later(handler: Path) -> None:
     ("damage", "told"),
     [
         (break_on_load, r"does not start: a worker died 2 times while it loaded the model(?s:.*)no pixels today"),
-        (answer_otherwise, r"answers otherwise than when it was exported: picture \d+ of 32 gets"),
+        (answer_otherwise, r"answers otherwise than when it was exported: image \d+ of 32 gets"),
         (fail_later, r"lost a worker|failed on 3 of \d+ known pictures"),
     ],
 )

@@ -10,9 +10,9 @@ import pytest
 import requests
 import yaml
 
-from buckets import BOUNDS
 from cifar.client.inference import InferenceClient
 from cifar.common.project import ROOT
+from histogram import BOUNDS
 from telemetry import FLUSH_INTERVAL_S
 from tests.alerts.names import metrics_of
 from tests.alerts.rules import rules

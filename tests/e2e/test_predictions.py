@@ -30,9 +30,9 @@ def assert_answers(prediction: dict[str, Any], probabilities: np.ndarray) -> Non
     assert prediction["confidence"] == pytest.approx(float(probabilities[best]), abs=1e-5)
 
 
-def encode(picture: np.ndarray, kind: str) -> bytes:
+def encode(image: np.ndarray, kind: str) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, kind)
+    Image.fromarray(image).save(file, kind)
     return file.getvalue()
 
 
@@ -133,8 +133,8 @@ def test_torchserve_drops_the_query_of_predictions(torchserve, images):
         pytest.param(json.dumps({"image": [0.5] * 3071 + [-1]}), JSON, 422, "negative_number", id="normalised"),
         pytest.param(b"\0" * 3071, RAW, 422, "wrong_length", id="raw, one byte short"),
         pytest.param(b"\0" * 3072 * 257, RAW, 413, "too_many_images", id="257 raw images"),
-        pytest.param(b"no picture", "image/png", 415, "unsupported_picture", id="no picture"),
-        pytest.param(b"\x89PNG\r\n\x1a\n1234", "image/png", 400, "unreadable_picture", id="truncated picture"),
+        pytest.param(b"no image", "image/png", 415, "unsupported_picture", id="no image"),
+        pytest.param(b"\x89PNG\r\n\x1a\n1234", "image/png", 400, "unreadable_picture", id="truncated image"),
         pytest.param(b"hello", "text/plain", 415, "unsupported_type", id="unsupported type"),
     ],
 )

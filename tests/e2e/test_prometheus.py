@@ -16,12 +16,12 @@ def wait_until(holds: Callable[[], object]) -> None:
 
 
 def test_every_rule_has_a_value_under_traffic_and_no_alert_fires(prometheus, torchserve):
-    pictures = synthetic_images()  # those of the baseline (conftest.py)
+    images = synthetic_images()  # those of the baseline (conftest.py)
     with InferenceClient(torchserve.url) as client:
         end = time.monotonic() + 12
         while time.monotonic() < end:
-            for start in range(0, len(pictures), 50):
-                client.predict(pictures[start : start + 50])
+            for start in range(0, len(images), 50):
+                client.predict(images[start : start + 50])
                 time.sleep(0.02)
     torchserve.post(b"short", "application/octet-stream")
     recorded = {rule["record"] for rule in rules("record")}

@@ -22,7 +22,7 @@ BAD_FORMS: dict[str, tuple[dict[str, Any], dict[str, str], str, tuple[str, ...]]
     "parsed JSON": ({"j": {"image": [1]}}, {}, "wrong_field", ("'j'", "JSON", "application/json")),
     "parsed number": ({"j": 7}, {}, "wrong_field", ("'j'", "JSON (7)")),
     "GIF": ({"g": encode(Image.new("L", (32, 32)), "GIF")}, {}, "wrong_field", ("'g'", "a GIF file")),
-    "cut picture": ({"a": PNG[:999]}, {}, "unreadable_picture", ("'a'", "truncated")),
+    "cut image": ({"a": PNG[:999]}, {}, "unreadable_picture", ("'a'", "truncated")),
     "cut npy": ({"a": npy_of(IMAGE)[:999]}, {}, "shape_mismatch", ("'a'",)),
     "npy of two": ({"a": npy_of(np.stack([IMAGE] * 2))}, {}, "wrong_shape", ("'a'", "2 images", "x-npy")),
     "pictures that fill memory together": ({"a": LARGEST, "b": PNG}, {}, "picture_too_large", ("'b'", "together")),
@@ -30,9 +30,9 @@ BAD_FORMS: dict[str, tuple[dict[str, Any], dict[str, str], str, tuple[str, ...]]
         {"a": MANY_SCANS, "b": MANY_SCANS}, {}, "too_much_work", ("'b'", "scans", "together")
     ),
     "wrong top_k": ({"a": PNG, "top_k": b"many"}, {}, "wrong_top_k", ("'many'",)),
-    "top_k a picture": ({"a": PNG, "top_k": PNG}, {}, "wrong_top_k", ("PNG",)),
+    "top_k an image": ({"a": PNG, "top_k": PNG}, {}, "wrong_top_k", ("PNG",)),
     "top_k parsed JSON": ({"a": PNG, "top_k": [3]}, {}, "wrong_top_k", ("a list of 1",)),
-    "max_value 1 for a picture": ({"a": PNG, "max_value": b"1"}, {}, "wrong_max_value", ("'a'", "0–255")),
+    "max_value 1 for an image": ({"a": PNG, "max_value": b"1"}, {}, "wrong_max_value", ("'a'", "0–255")),
     "max_value 1 for uint8": ({"a": npy_of(IMAGE), "max_value": b"1"}, {}, "wrong_max_value", ("'a'",)),
     "field and header disagree": (
         {"a": PNG, "top_k": b"1"}, {"x-top-k": "2"}, "conflicting_option", ("the field", "x-top-k")

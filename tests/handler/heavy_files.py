@@ -13,19 +13,19 @@ def png_chunk(name: bytes, content: bytes = b"") -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
 
-def png_with(extra: bytes, picture: bytes, *, behind_pixels: bool = False) -> bytes:
+def png_with(extra: bytes, image: bytes, *, behind_pixels: bool = False) -> bytes:
     """Put chunks behind the header, or behind the pixels."""
-    at = picture.rindex(b"IEND") - 4 if behind_pixels else 33
-    return picture[:at] + extra + picture[at:]
+    at = image.rindex(b"IEND") - 4 if behind_pixels else 33
+    return image[:at] + extra + image[at:]
 
 
-def png_in_pieces(picture: bytes, size: int, *, empty: int = 0) -> bytes:
+def png_in_pieces(image: bytes, size: int, *, empty: int = 0) -> bytes:
     """Write the pixels again in chunks of `size` bytes, behind `empty` chunks of none."""
-    start = picture.index(b"IDAT") - 4
-    (length,) = struct.unpack_from(">I", picture, start)
-    data = picture[start + 8 : start + 8 + length]
+    start = image.index(b"IDAT") - 4
+    (length,) = struct.unpack_from(">I", image, start)
+    data = image[start + 8 : start + 8 + length]
     pieces = b"".join(png_chunk(b"IDAT", data[at : at + size]) for at in range(0, length, size))
-    return picture[:start] + png_chunk(b"IDAT") * empty + pieces + picture[start + 12 + length :]
+    return image[:start] + png_chunk(b"IDAT") * empty + pieces + image[start + 12 + length :]
 
 
 def png_of_zeros(width: int, height: int, *, depth: int = 8, colour: int = 6) -> bytes:
@@ -42,9 +42,9 @@ def jpeg_segment(marker: int, content: bytes = b"") -> bytes:
     return bytes((0xFF, marker)) + struct.pack(">H", len(content) + 2) + content
 
 
-def jpeg_with(extra: bytes, picture: bytes) -> bytes:
+def jpeg_with(extra: bytes, image: bytes) -> bytes:
     """Put segments behind the start of the file."""
-    return picture[:2] + extra + picture[2:]
+    return image[:2] + extra + image[2:]
 
 
 def jpeg_of_scans(size: tuple[int, int], scans: int) -> bytes:
@@ -69,5 +69,5 @@ def exif_of_copies() -> bytes:
     return b"MM\0*" + struct.pack(">IH", 8, 5000) + tags + bytes(4)
 
 
-def as_read(picture: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(picture))
+def as_read(image: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(image))

@@ -383,8 +383,8 @@ def test_a_form_is_answered_by_the_names_of_its_fields_in_their_order(handler, c
 
 
 def test_a_forms_bad_field_is_named_and_leaves_the_rest_of_the_batch_alone(handler, context):
-    picture = bytearray(png_of(image_of(1)))
-    good, bad = ask(handler, context, [{"a": picture}, {"a": picture, "b": bytearray(b"?")}], FORM)
+    image = bytearray(png_of(image_of(1)))
+    good, bad = ask(handler, context, [{"a": image}, {"a": image, "b": bytearray(b"?")}], FORM)
     assert (good[0], bad[0], bad[1]["error"]["code"]) == (200, 422, "wrong_field")
     assert "'b'" in bad[1]["error"]["message"]
 

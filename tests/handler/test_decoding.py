@@ -190,15 +190,15 @@ def test_every_kind_of_body_takes_options_from_the_query(body, content_type):
     assert decode_request(body, content_type, {"top_k": "10", "max_value": "255"}).top_k == 10
 
 
-# Pictures -------------------------------------------------------------------------------------------------------------
+# Images -------------------------------------------------------------------------------------------------------------
 
 
 def picture_of(body: bytes) -> np.ndarray:
     images = decode_request(body, None, {}).images
     assert images.shape == (1, 32, 32, 3)
     assert images.dtype == np.uint8
-    picture: np.ndarray = images[0]
-    return picture
+    image: np.ndarray = images[0]
+    return image
 
 
 def test_jpeg_is_decoded_to_nearly_the_same_pixels():
@@ -268,7 +268,7 @@ BAD: dict[str, tuple[Any, str | None, dict[str, str], str, tuple[str, ...]]] = {
     "empty JSON": (bytearray(), JSON, {}, "empty_body", ("empty",)),
     "blank JSON": (b" \n", JSON, {}, "empty_body", ("empty",)),
     "empty raw": (b"", RAW, {}, "empty_body", ("empty",)),
-    "empty picture": (b"", "image/png", {}, "empty_body", ("empty",)),
+    "empty image file": (b"", "image/png", {}, "empty_body", ("empty",)),
     "cut JSON": (bytearray(b'{"image": [1,'), JSON, {}, "malformed_json", ("line 1, column 14", "image")),
     "cut JSON, untyped": (b"[1, 2", None, {}, "malformed_json", ("character 5 of 5",)),
     "raw said to be JSON": (IMAGE.tobytes(), JSON, {}, "malformed_json", ("octet-stream",)),
@@ -295,7 +295,7 @@ BAD: dict[str, tuple[Any, str | None, dict[str, str], str, tuple[str, ...]]] = {
     "max_value null": ({"image": FLAT, "max_value": None}, JSON, {}, "wrong_max_value", ("null",)),
     "max_value list": ({"image": FLAT, "max_value": [1]}, JSON, {}, "wrong_max_value", ("a list of 1",)),
     "scaled raw": (IMAGE.tobytes(), RAW, {"max_value": "1"}, "wrong_max_value", ("raw bytes",)),
-    "scaled picture": (PNG, None, {"max_value": "1"}, "wrong_max_value", ("picture",)),
+    "scaled image": (PNG, None, {"max_value": "1"}, "wrong_max_value", ("picture",)),
     "two top_k": ({"image": FLAT, "top_k": 3}, JSON, {"top_k": "4"}, "conflicting_option", ("3", "4")),
     "empty images": ({"images": []}, JSON, {}, "no_images", ("images", "1 to 256")),
     "string image": ({"image": "hello!"}, JSON, {}, "malformed_base64", ("'hello!'",)),
@@ -352,7 +352,7 @@ BAD: dict[str, tuple[Any, str | None, dict[str, str], str, tuple[str, ...]]] = {
     "text": ("[1]", "text/plain; charset=utf-8", {}, "unsupported_type", ("text/plain", "application/json")),
     "GIF type": (b"GIF89a", "image/gif", {}, "unsupported_picture", ("image/gif", "image/png")),
     "GIF body": (encode(Image.new("L", (32, 32)), "GIF"), "image/png", {}, "unsupported_picture", ("GIF8",)),
-    "JSON as picture": (b"[1]", "image/png", {}, "unsupported_picture", ("[1]",)),
+    "JSON as image": (b"[1]", "image/png", {}, "unsupported_picture", ("[1]",)),
     "unknown bytes": (b"hello", None, {}, "unrecognised_body", ("hello", "5 bytes", "Content-Type")),
     "PNG as raw": (PNG, RAW, {}, "picture_as_raw", ("image/png",)),
     "JPEG as raw": (JPEG, RAW, {}, "picture_as_raw", ("image/jpeg",)),

@@ -33,10 +33,10 @@ BOMB = zlib.compress(bytes(10_000_000), 9)
 MEGABYTES = os.urandom(2_000_000).hex().encode()
 
 
-def refusal_of(picture: bytes, max_pixels: int = MAX_PIXELS) -> BadInput:
+def refusal_of(image: bytes, max_pixels: int = MAX_PIXELS) -> BadInput:
     started = time.process_time()
     with pytest.raises(BadInput) as caught:
-        decode_counted(bytearray(picture), max_pixels)
+        decode_counted(bytearray(image), max_pixels)
     assert time.process_time() - started < MOST_S / 4, "rejected only after the work was done"
     return caught.value
 
@@ -44,8 +44,8 @@ def refusal_of(picture: bytes, max_pixels: int = MAX_PIXELS) -> BadInput:
 # Work ----------------------------------------------------------------------------------------------------------------
 
 TOO_MUCH = {
-    "5,000 scans of a small picture": lambda: jpeg_of_scans((32, 32), 5000),
-    "5,000 scans of a large picture": lambda: jpeg_of_scans((4096, 4096), 5000),
+    "5,000 scans of a small image": lambda: jpeg_of_scans((32, 32), 5000),
+    "5,000 scans of a large image": lambda: jpeg_of_scans((4096, 4096), 5000),
     "one scan too many": lambda: jpeg_of_scans((32, 32), MAX_SCANS + 1),
     "60 scans of 16 megapixels": lambda: jpeg_of_scans((4096, 4096), 60),
     "a million comments": lambda: jpeg_with(b"\xff\xfe\0\2" * 1_000_000, JPEG),
@@ -96,11 +96,11 @@ WORST = {
 
 @pytest.mark.parametrize("name", WORST)
 def test_the_worst_that_is_taken_is_done_within_a_second(name):
-    picture = WORST[name]()
-    assert len(picture) < 6_553_500
+    image = WORST[name]()
+    assert len(image) < 6_553_500
     started = time.process_time()
     try:
-        assert decode_picture(bytearray(picture)).shape == (32, 32, 3)  # as TorchServe hands it over
+        assert decode_picture(bytearray(image)).shape == (32, 32, 3)  # as TorchServe hands it over
     except BadInput as refusal:
         assert refusal.code == "unreadable_picture"
     assert time.process_time() - started < MOST_S
@@ -115,11 +115,11 @@ def test_scans_of_usual_encoders_are_taken_at_the_size_of_a_telephones_photograp
 
 
 def test_several_pictures_share_what_a_request_may_cost():
-    picture = jpeg_of_scans((1024, 1024), 40)
-    _image, spent = decode_counted(picture, MAX_PIXELS)
+    image = jpeg_of_scans((1024, 1024), 40)
+    _image, spent = decode_counted(image, MAX_PIXELS)
     assert spent == 2 * 1024 * 1024
-    assert refusal_of(picture, spent - 1).code == "too_much_work"
-    assert refusal_of(picture, 1024).code == "picture_too_large"
+    assert refusal_of(image, spent - 1).code == "too_much_work"
+    assert refusal_of(image, 1024).code == "picture_too_large"
 
 
 SMALL = {
@@ -136,12 +136,12 @@ SMALL = {
 @pytest.mark.parametrize("name", SMALL)
 def test_256_files_together_are_done_within_a_second(name):
     """What is small in one file, and taken as often as the budget allows."""
-    picture = bytearray(SMALL[name]())
+    image = bytearray(SMALL[name]())
     left = MAX_PIXELS
     started = time.process_time()
     for _ in range(256):
         try:
-            left -= decode_counted(picture, left)[1]
+            left -= decode_counted(image, left)[1]
         except BadInput as refusal:
             assert refusal.code in ("too_much_work", "picture_too_large")
             break
@@ -187,8 +187,8 @@ def test_segments_that_are_no_pixels_change_nothing():
 @pytest.mark.parametrize("mode", ["RGB", "CMYK", "L", "YCbCr"])
 def test_colours_are_those_that_pillow_reads(mode):
     """Adobe's segment says which colours the numbers are, and is kept."""
-    picture = encode(Image.fromarray(IMAGE).convert(mode), "JPEG", quality=90)
-    assert np.array_equal(decode_picture(picture), np.asarray(as_read(picture).convert("RGB")))
+    image = encode(Image.fromarray(IMAGE).convert(mode), "JPEG", quality=90)
+    assert np.array_equal(decode_picture(image), np.asarray(as_read(image).convert("RGB")))
 
 
 # Orientation ---------------------------------------------------------------------------------------------------------
@@ -241,10 +241,10 @@ PLACES = {
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("orientation", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
 def test_orientation_is_that_which_pillow_finds(place, orientation):
-    picture = PLACES[place](orientation, encode(Image.fromarray(IMAGE)), JPEG)
-    expected = np.asarray(ImageOps.exif_transpose(as_read(picture)).convert("RGB"))
-    assert np.array_equal(decode_picture(bytearray(picture)), expected)
-    assert np.array_equal(to_model_input(as_read(picture)), expected)
+    image = PLACES[place](orientation, encode(Image.fromarray(IMAGE)), JPEG)
+    expected = np.asarray(ImageOps.exif_transpose(as_read(image)).convert("RGB"))
+    assert np.array_equal(decode_picture(bytearray(image)), expected)
+    assert np.array_equal(to_model_input(as_read(image)), expected)
 
 
 def test_a_picture_that_is_not_square_is_turned_after_it_is_shrunk():
@@ -268,7 +268,7 @@ def test_a_picture_that_is_not_square_is_turned_after_it_is_shrunk():
         pytest.param(JPEG.replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c"), id="12 bits"),
     ],
 )
-def test_a_broken_file_is_told_of_without_the_insides_of_python(picture):
-    refusal = refusal_of(picture)
+def test_a_broken_file_is_told_of_without_the_insides_of_python(image):
+    refusal = refusal_of(image)
     assert refusal.code == "unreadable_picture"
     assert PYTHON_INSIDES.search(refusal.message) is None

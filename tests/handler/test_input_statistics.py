@@ -1,4 +1,4 @@
-"""Four numbers of pictures whose numbers are known."""
+"""Four numbers of images whose numbers are known."""
 
 import numpy as np
 import pytest

@@ -88,15 +88,15 @@ def scenes(seed: int) -> np.ndarray:
     low, high = sorted(rng.integers(0, 256, 2))
     made = []
     for kind in range(8):
-        picture = Image.new("RGB", (32, 32), tuple(int(value) for value in rng.integers(low, high + 1, 3)))
-        draw = ImageDraw.Draw(picture)
+        image = Image.new("RGB", (32, 32), tuple(int(value) for value in rng.integers(low, high + 1, 3)))
+        draw = ImageDraw.Draw(image)
         for _ in range(kind * 3):
             x, y = (int(value) for value in rng.integers(0, 32, 2))
             draw.ellipse((x, y, x + 9, y + 7), fill=tuple(int(value) for value in rng.integers(low, high + 1, 3)))
         if kind % 3 == 1:
-            picture = picture.filter(ImageFilter.GaussianBlur(int(rng.integers(1, 5))))
+            image = image.filter(ImageFilter.GaussianBlur(int(rng.integers(1, 5))))
         noise = rng.normal(0, 4 * (kind % 3), (32, 32, 3))
-        made.append(np.clip(np.asarray(picture) + noise, low, high).astype(np.uint8))
+        made.append(np.clip(np.asarray(image) + noise, low, high).astype(np.uint8))
     return np.stack(made)
 
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 import telemetry
-from buckets import BOUNDS
+from histogram import BOUNDS
 from telemetry import Telemetry
 
 with warnings.catch_warnings():

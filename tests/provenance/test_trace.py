@@ -18,7 +18,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from answers import AnsweringModel
+from answers import ModelInfo
 from cifar.archives.build import normalise
 from cifar.archives.reference_outputs import synthetic_images
 from cifar.cli.trace import trace as trace_command
@@ -238,7 +238,7 @@ def server():
 def serve(server, chain, registered="3.0", workers="READY", **changes):
     """Have a server answer for a version as TorchServe with this project's handler does."""
     metadata = chain.metadata | changes
-    model = AnsweringModel("cifar", changes.get("version", registered), list(class_names()))
+    model = ModelInfo("cifar", changes.get("version", registered), list(class_names()))
     customized = json.loads(orjson.dumps(describe_model(model, metadata["weights_digest"][:12], metadata)))
     described = {
         "modelName": "cifar",

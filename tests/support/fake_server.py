@@ -42,8 +42,8 @@ def red_corner(request: Request) -> Reply:
         document = json.loads(request.body)
         values = [image[0][0][0] * 255 / document["max_value"] for image in document["images"]]
     else:
-        with Image.open(io.BytesIO(request.body)) as picture:
-            values = [float(np.asarray(picture.convert("RGB"))[0, 0, 0])]
+        with Image.open(io.BytesIO(request.body)) as image:
+            values = [float(np.asarray(image.convert("RGB"))[0, 0, 0])]
     top_k = int(request.top_k or 0)
     entries = [describe(round(value) % 10, top_k) for value in values]
     answer = entries[0] if len(entries) == 1 else {"predictions": entries}

@@ -18,7 +18,7 @@ def classes() -> tuple[str, ...]:
 
 @pytest.fixture
 def png() -> Callable[..., bytes]:
-    """A picture of noise that no other seed gives; PNG, so that every pixel comes back."""
+    """An image of noise that no other seed gives; PNG, so that every pixel comes back."""
 
     def encode(seed: int, size: tuple[int, int] = (32, 32), kind: str = "PNG") -> bytes:
         pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
@@ -31,7 +31,7 @@ def png() -> Callable[..., bytes]:
 
 @pytest.fixture
 def tree(tmp_path: Path, png: Callable[..., bytes]) -> Path:
-    """`train/<class>/` with two pictures of each class, `test/<class>/` with one: 30 in all."""
+    """`train/<class>/` with two images of each class, `test/<class>/` with one: 30 in all."""
     root = tmp_path / "pictures"
     seed = 0
     for part, count in (("train", 2), ("test", 1)):

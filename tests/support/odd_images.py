@@ -26,17 +26,17 @@ def _photograph(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.stack(waves, axis=2).astype(np.uint8))
 
 
-def _save(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+def _save(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind, **options)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
 def _turned(kind: str, orientation: int, **options: Any) -> bytes:
-    picture = Image.fromarray(_NOISE)
-    exif = picture.getexif()
+    image = Image.fromarray(_NOISE)
+    exif = image.getexif()
     exif[_ORIENTATION] = orientation
-    return _save(picture, kind, exif=exif, **options)
+    return _save(image, kind, exif=exif, **options)
 
 
 def png_chunk(name: bytes, content: bytes) -> bytes:

@@ -6,11 +6,10 @@ import numpy as np
 import orjson
 import pytest
 
-from buckets import BOUNDS, bucket_label
 from cifar.common.files import digest_file
 from cifar.common.project import class_names
 from cifar.common.training_record import read_record
-from histogram import Histogram
+from histogram import BOUNDS, Histogram, bucket_label
 from input_statistics import STATISTICS, describe_picture
 from training.baseline import measure_baseline
 from training.baseline_file import BASELINE_NAME, read_baseline, write_baseline
@@ -51,7 +50,7 @@ def test_buckets_are_those_in_which_a_worker_counts():
         counted = Histogram(BOUNDS[f"cifar_input_{statistic}"])
         for image in images:
             counted.observe(describe_picture(image)[statistic])
-        buckets, total, count = counted.take()
+        buckets, total, count = counted.drain()
         measured = baseline["statistics"][statistic]
         assert measured["mean"] == pytest.approx(total / count)
         of_worker = {label: filled / count for label, filled in buckets if label != "+Inf"}

@@ -11,7 +11,7 @@ from cifar.archives.reference_outputs import ReferenceOutputs, find_difference
 from cifar.client.inference import InferenceClient
 from cifar.client.management import ManagementClient
 from cifar.common.errors import DeploymentFailed
-from cifar.deployment import watch as watching
+from cifar.deployment import verification
 from cifar.deployment.verification import Counts, check_parity, read_counts, watch
 from tests.client.test_management import VERSION
 from tests.support.fake_server import NAMES, FakeServer, Reply, Request, red_corner
@@ -58,8 +58,8 @@ class Server(FakeServer):
 
 @pytest.fixture
 def server(monkeypatch) -> Iterator[Server]:
-    monkeypatch.setattr(watching, "_PAUSE_S", 0.001)
-    monkeypatch.setattr(watching, "_COUNTED_AFTER_S", 0.01)
+    monkeypatch.setattr(verification, "_PAUSE_S", 0.001)
+    monkeypatch.setattr(verification, "_COUNTED_AFTER_S", 0.01)
     fake = Server()
     yield fake
     fake.stop()
@@ -86,7 +86,7 @@ def test_a_wrong_answer_is_a_failure_at_once(server):
         return red_corner(Request(**{**vars(request), "body": body}))
 
     server.predict = later_wrong
-    with pytest.raises(DeploymentFailed, match=r"answers otherwise than when it was exported: picture 0 of 1 gets"):
+    with pytest.raises(DeploymentFailed, match=r"answers otherwise than when it was exported: image 0 of 1 gets"):
         run(server)
     assert server.predictions == 4
 
@@ -107,7 +107,7 @@ def test_now_and_then_a_full_queue_is_none_but_many_are(server):
     assert run(server, seconds=1.5) > 5
     server.predictions = 0
     server.predict = lambda request: busy if server.predictions % 2 else red_corner(request)
-    with pytest.raises(DeploymentFailed, match=r"failed on 3 of 5 known pictures: .*503"):
+    with pytest.raises(DeploymentFailed, match=r"failed on 3 of 5 known images: .*503"):
         run(server)
 
 
