@@ -43,17 +43,18 @@ def repack(path: Path, change=lambda files: None, manifest=lambda model: None, m
     return path
 
 
-def with_reference(path: Path, **arrays: np.ndarray) -> Path:
-    """Replace arrays of the reference inside the TorchScript file inside the archive."""
+def with_reference(path: Path, called: str = "reference_outputs.npz", **arrays: np.ndarray) -> Path:
+    """Replace arrays of the reference outputs inside the TorchScript file inside the archive, or their file's name."""
 
     def change(files: dict[str, bytes]) -> None:
         with zipfile.ZipFile(io.BytesIO(files["model.pt"])) as model:
             entries = {name: model.read(name) for name in model.namelist()}
-        [name] = [name for name in entries if name.endswith("reference.npz")]
+        [name] = [name for name in entries if name.endswith("reference_outputs.npz")]
         with np.load(io.BytesIO(entries[name])) as old:
             file = io.BytesIO()
             np.savez(file, **{**old, **arrays})
-        entries[name] = file.getvalue()
+        del entries[name]
+        entries[name.replace("reference_outputs.npz", called)] = file.getvalue()
         changed = io.BytesIO()
         with zipfile.ZipFile(changed, "w") as model:
             for entry, content in entries.items():
@@ -69,6 +70,10 @@ def test_what_was_built_passes_and_is_described(built):
     assert candidate.metadata["weights_digest"] == f"{5:064x}"
     assert candidate.reference.probabilities.shape == (32, 10)
     assert built.with_name("cifar-1.5.mar.sha256").read_text().split()[0] == candidate.sha256
+
+
+def test_what_was_exported_before_the_reference_outputs_were_called_so_passes(good):
+    assert inspect_archive(with_reference(good, "certificate.npz")).reference.images.shape == (32, 32, 32, 3)
 
 
 def test_without_a_recorded_digest_it_passes_and_says_so(good):
@@ -138,7 +143,7 @@ DAMAGES = {
     ),
     "a state dict": (
         lambda path: repack(path, lambda files: files.update({"model.pt": state_dict()})),
-        "bears no parity reference",
+        "has no reference outputs embedded",
     ),
     "probabilities of another network": (
         lambda path: with_reference(path, probabilities=np.full((32, 10), 0.1, np.float32)),
@@ -185,23 +190,23 @@ DAMAGES = {
     ),
     "metadata nested deeply": (
         lambda path: with_extra(path, "metadata.json", b"[" * 100_000),
-        "bears no parity reference",
+        "has no reference outputs embedded",
     ),
     "a reference that claims 100 TB": (
-        lambda path: with_extra(path, "reference.npz", npz(shape=(10**10, 32, 32, 3))),
-        "bears no parity reference .*reshape",
+        lambda path: with_extra(path, "reference_outputs.npz", npz(shape=(10**10, 32, 32, 3))),
+        "has no reference outputs embedded .*reshape",
     ),
     "a reference of objects": (
-        lambda path: with_extra(path, "reference.npz", npz(dtype="|O")),
+        lambda path: with_extra(path, "reference_outputs.npz", npz(dtype="|O")),
         "images is of type object; expected uint8",
     ),
     "a reference nested deeply": (
-        lambda path: with_extra(path, "reference.npz", npz(header="(" * 9000)),
-        "bears no parity reference",
+        lambda path: with_extra(path, "reference_outputs.npz", npz(header="(" * 9000)),
+        "has no reference outputs embedded",
     ),
     "a bomb for a reference": (
         lambda path: with_extra(
-            path, "reference.npz", zipped({"images.npy": bytes(100_000_000), "probabilities.npy": b""})
+            path, "reference_outputs.npz", zipped({"images.npy": bytes(100_000_000), "probabilities.npy": b""})
         ),
         r"images has 100,000,000 bytes; expected at most",
     ),
@@ -233,7 +238,7 @@ DAMAGES = {
         lambda path: with_reference(
             path, images=np.zeros((0, 32, 32, 3), np.uint8), probabilities=np.zeros((0, 10), np.float32)
         ),
-        "has a reference of pictures",
+        "has reference outputs of images",
     ),
 }
 
@@ -351,7 +356,7 @@ def replace_network(path: Path, network: torch.nn.Module) -> Path:
     """Put another network behind the reference that is there."""
 
     def change(files: dict[str, bytes]) -> None:
-        extra = {"metadata.json": "", "reference.npz": ""}
+        extra = {"metadata.json": "", "reference_outputs.npz": ""}
         torch.jit.load(io.BytesIO(files["model.pt"]), _extra_files=extra)
         file = io.BytesIO()
         torch.jit.save(torch.jit.script(network), file, _extra_files=extra)

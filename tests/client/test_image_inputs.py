@@ -162,7 +162,7 @@ def test_animation_is_refused_with_its_number_of_frames(tmp_path):
     path = tmp_path / "moving.gif"
     frames = [Image.new("L", (8, 8), shade) for shade in (0, 100, 200)]
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    with pytest.raises(InputUnreadable, match="3 pictures"):
+    with pytest.raises(InputUnreadable, match="3 images"):
         read(path)
 
 
@@ -200,7 +200,7 @@ def test_folder_gives_its_pictures_and_arrays_by_name_at_any_depth(tmp_path):
 
 def test_folder_without_pictures_says_so(tmp_path):
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(InputUnreadable, match="holds no pictures"):
+    with pytest.raises(InputUnreadable, match="holds no images"):
         list_files(tmp_path)
 
 

@@ -138,9 +138,9 @@ CONVERTED: dict[str, bytes] = {
 _FRAMES = [Image.new("RGB", (32, 32), colour) for colour in ("red", "green", "blue")]
 REJECTED: dict[str, tuple[bytes, str]] = {
     "animation.png": (_save(_FRAMES[0], save_all=True, append_images=_FRAMES[1:]), "3 frames"),
-    "animation.gif": (_save(_FRAMES[0], "GIF", save_all=True, append_images=_FRAMES[1:]), "3 pictures"),
-    "animation.webp": (_save(_FRAMES[0], "WEBP", save_all=True, append_images=_FRAMES[1:]), "3 pictures"),
-    "pages.tif": (_save(_FRAMES[0], "TIFF", save_all=True, append_images=_FRAMES[1:]), "3 pictures"),
+    "animation.gif": (_save(_FRAMES[0], "GIF", save_all=True, append_images=_FRAMES[1:]), "3 images"),
+    "animation.webp": (_save(_FRAMES[0], "WEBP", save_all=True, append_images=_FRAMES[1:]), "3 images"),
+    "pages.tif": (_save(_FRAMES[0], "TIFF", save_all=True, append_images=_FRAMES[1:]), "3 images"),
     "floats.tif": (_save(Image.fromarray(np.linspace(0, 1, 1024, dtype=np.float32).reshape(32, 32)), "TIFF"), "floats"),
     "integers.tif": (_save(Image.fromarray(_DEEP.astype(np.int32) * 9), "TIFF"), "32-bit integers"),
     "twelve-bit.tif": (_grey_tiff("<", 12, bytes(range(256)) * 6), "12-bit integers"),
