@@ -22,7 +22,7 @@ DONE = test -e $@ && test -z "$$(find $^ -newer $@)"
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help up monitor down archive build data train card accuracy fuzz bench drift drill deploys dashboards pictures test check lock
+.PHONY: help up monitor down archive build data train card accuracy fuzz bench drift drill deploys dashboards pictures docs test check lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,17 +92,22 @@ pictures: .venv/.dev ## Draw the dashboards of twelve minutes in which much happ
 test: .venv/.dev .venv/.kserve ## Set up what the tests need and run all of them
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-check: .venv/.dev ## ruff, formatting, layers, mypy
+docs: .venv/.dev ## Build the documentation site: site/index.html
+	$(BIN)/zensical build --clean --strict
+
+check: .venv/.dev ## ruff, formatting, layers, mypy, spelling, documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/zensical build --clean --strict
 
 lock: .venv/.dev ## Write constraints.txt anew from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable | grep -vE '^(atheris|torch|torchvision|triton|nvidia-.*|cuda-.*)==' > constraints.txt
 
 # Each stamp says: the virtual environment has these groups of pyproject.toml. PIP_EXTRA_INDEX_URL and other settings of
-# pip work as always (README, "Which PyTorch").
+# pip work as always (docs/install.md).
 .venv/.serving: pyproject.toml constraints.txt | .venv/bin/python
 	@$(ALONE) '$(DONE) || { echo "Installing what serving needs…"; $(PIP_INSTALL) .; touch $@; }'
 

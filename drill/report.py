@@ -27,7 +27,7 @@ Time runs faster in it: windows and `for` of alerts/ are divided by {it.divisor}
 {it.shortest_window_s} s and no `for` shorter than {it.shortest_for_s} s, as heartbeats come every 5 s and a worker
 needs its seconds to start. Prometheus looks every second, Alertmanager waits one. Thresholds, grouping and inhibition
 are the real ones. With the real windows the same alerts come later, by `for` and by the part of the window that must
-fill up; for those of the drift, [benchmarks/results/drift.md](../benchmarks/results/drift.md) has the minutes.
+fill up; for those of the drift, drift.md in [benchmarks/results](../benchmarks/results) has the minutes.
 
 What Alertmanager holds back is part of it: a dead server brings ServerDown alone, and a fast burn of a budget silences
 the slow one, which comes when the fast one ends.

@@ -1,37 +1,37 @@
-"""The README's commands run."""
+"""What the pages show works: their requests are answered, and the plain archiver packs what ours does."""
 
 import os
 import re
 import shutil
 import subprocess
 import zipfile
-from pathlib import Path
 
 import orjson
 import pytest
 from PIL import Image
 
 from cifar.common.project import ROOT
+from tests.support.pages import blocks, find_pages, name
 from tests.support.service import BIN, run
 
-README = (ROOT / "README.md").read_text()
+PLAIN_TOOLS = (ROOT / "docs" / "plain-tools.md").read_text()
+EXAMPLES = ROOT / "docs" / "http-api.md"  # test_http_api.py
 
 
-def curl_commands() -> list[str]:
-    """Every command of the section «Ask it» that ends in curl, with the lines that a pipe joins."""
-    section = README.partition("## Ask it")[2].partition("\n## ")[0]
-    blocks = re.findall(r"```bash\n(.*?)```", section, re.DOTALL)
-    commands = re.split(r"\n\n|(?<=predictions/cifar)\n", "\n\n".join(blocks))
-    without_comments = ("\n".join(line for line in command.splitlines() if line[:1] != "#") for command in commands)
-    return [command for command in without_comments if "curl" in command]
+def curl_commands() -> list[tuple[str, str]]:
+    """Every command that asks for a prediction, with the page that it is on and the lines that a pipe joins."""
+    pages = [page for page in find_pages() if page != EXAMPLES]
+    whole = [(name(page), text) for page in pages for block in blocks(page) for text in re.split(r"\n\n", block)]
+    found = [(page, part) for page, text in whole for part in re.split(r"(?<=predictions/cifar)\n", text)]
+    return [(page, re.sub(r"^#.*\n", "", part, flags=re.MULTILINE)) for page, part in found if ":8080/pred" in part]
 
 
-def test_readme_has_the_commands_that_are_tested():
-    assert len(curl_commands()) == 3
+def test_the_pages_have_the_commands_that_are_tested():
+    assert sorted(page for page, _ in curl_commands()) == ["README.md"] + ["docs/plain-tools.md"] * 3
 
 
-@pytest.mark.parametrize("command", curl_commands())
-def test_curl_as_in_the_readme_is_answered(torchserve, tmp_path, command):
+@pytest.mark.parametrize(("page", "command"), curl_commands(), ids=lambda text: text.strip()[:60])
+def test_curl_as_on_a_page_is_answered(torchserve, tmp_path, page, command):
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")  # the service needs only Python and make, and so do all other tests
     Image.linear_gradient("L").save(tmp_path / "cat.png")
@@ -44,8 +44,17 @@ def test_curl_as_in_the_readme_is_answered(torchserve, tmp_path, command):
     assert first["prediction"]
 
 
+def test_the_readme_shows_an_answer_as_the_server_gives_it(torchserve, tmp_path):
+    Image.linear_gradient("L").save(tmp_path / "cat.png")
+    [shown] = blocks(ROOT / "README.md", "json")
+    answer = torchserve.post((tmp_path / "cat.png").read_bytes(), None).json()
+    assert {key: type(value) for key, value in orjson.loads(shown).items()} == {
+        key: type(value) for key, value in answer.items()
+    }
+
+
 def test_the_plain_archiver_packs_the_same_files(archive, tmp_path):
-    command = re.search(r"torch-model-archiver (?:.*\\\n)*.*", README)
+    command = re.search(r"torch-model-archiver (?:.*\\\n)*.*", PLAIN_TOOLS)
     assert command is not None
     (tmp_path / "model_store").mkdir()
     with zipfile.ZipFile(archive) as content:
@@ -67,8 +76,3 @@ def test_archive_holds_all_of_handler(archive):
         packed = {name for name in content.namelist() if not name.startswith("MAR-INF/")}
     own = {file.name for file in (ROOT / "handler").iterdir() if file.is_file()}
     assert packed == own - {"metrics.yaml"} | {"model.pt"}  # metrics.yaml is the server's, for all its models
-
-
-@pytest.mark.parametrize("link", re.findall(r"\]\(([^)#:]+)\)", README))
-def test_every_link_of_the_readme_leads_to_a_file(link):
-    assert Path(ROOT / link).exists()
