@@ -47,7 +47,7 @@ $(ARCHIVE): $(wildcard $(WEIGHTS) $(dir $(WEIGHTS))*.json) $(HANDLER) cifar/arch
 
 build:
 	$(BIN)/python -m training.export $(UNGATED) archive.version=$(VERSION) --weights $(WEIGHTS) --output artifacts/$(VERSION)/model.pt
-	$(BIN)/cifar archive artifacts/$(VERSION)/model.pt --version $(VERSION)
+	$(BIN)/cifar archive artifacts/$(VERSION)/model.pt --version $(VERSION) --handler handler --output $(ARCHIVE)
 
 data: .venv/.training ## Download CIFAR-10 (170 MB) and write data/cifar10.npz
 	$(BIN)/python -m training.data

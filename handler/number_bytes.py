@@ -68,14 +68,17 @@ def _in_range(numbers: _Numbers) -> bool:
 
 
 def _have_exponents(numbers: _Numbers) -> bool:
-    """Tell whether the bytes at the place of the exponent differ from those at the other end.
+    """Tell whether the bytes at the place of the exponent differ from those at the other end and between.
 
-    In an image they are of the same colours, whatever it shows: a constant one is all 0.75 as float32.
+    In an image they are of the same colours, whatever it shows: a constant one is all 0.75 as float32, and columns in
+    two colours in turns may repeat after two bytes.
     """
     numbers = numbers[numbers != 0]
     places = numbers.view(np.uint8).reshape(len(numbers), -1)
-    exponents, others = (places[:, -1], places[:, 0]) if numbers.dtype.isnative else (places[:, 0], places[:, -1])
-    return bool(np.isin(others, np.unique(exponents)).mean() < 0.5)
+    if not numbers.dtype.isnative:
+        places = places[:, ::-1]
+    exponents = np.unique(places[:, -1])
+    return all(np.isin(places[:, place], exponents).mean() < 0.5 for place in (0, *range(1, places.shape[1] - 1, 2)))
 
 
 def _are_pixel_values(numbers: _Numbers) -> bool:

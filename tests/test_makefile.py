@@ -21,7 +21,7 @@ case "$2" in
 training.export) mkdir -p artifacts/1.0;;
 venv) mkdir -p .venv/bin; cp stub .venv/bin/python; cp stub .venv/bin/cifar; cp stub .venv/bin/pip;;
 esac
-case "$(basename $0) $1" in "cifar archive") echo archive > model_store/cifar-$4.mar;; esac
+case "$(basename $0) $1" in "cifar archive") echo archive > $8;; esac
 echo "end $(basename $0) $*" >> log
 """
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFilter
 
@@ -138,6 +138,8 @@ COLOURS = st.tuples(*[st.integers(0, 255)] * 3)
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(COLOURS, min_size=1, max_size=32), st.integers(1, 4))
+@example([(0, 56, 0), (56, 0, 56)], 1)
+@example([(0, 56, 0), (56, 0, 57)], 1)
 def test_columns_of_any_colours_are_taken(colours, width):
     row = np.array([colours[(column // width) % len(colours)] for column in range(32)], dtype=np.uint8)
     images = np.broadcast_to(row, (8, 32, 32, 3))
