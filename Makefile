@@ -22,7 +22,7 @@ DONE = test -e $@ && test -z "$$(find $^ -newer $@)"
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help up monitor down archive build data train card accuracy fuzz bench drift drill deploys dashboards pictures docs test check lock
+.PHONY: help up monitor down archive build data train card accuracy fuzz bench drift drill deploys alerts dashboards pictures docs test check lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,7 +81,10 @@ drill: .venv/.training $(ARCHIVE) ## Break a service of its own in nine ways and
 deploys: .venv/.training $(ARCHIVE) ## Ten deployments and rollbacks under load, on a server of its own; writes the table in benchmarks/results
 	$(BIN)/python -m benchmarks.deploys
 
-dashboards: .venv/.dev ## Write grafana/dashboards anew from grafana/*.py
+alerts: .venv/.serving ## Write alerts/budget.yaml and input_drift.yaml from alerts/build.py
+	$(BIN)/python -m alerts.build
+
+dashboards: .venv/.dev ## Write grafana/dashboards from grafana/*.py
 	$(BIN)/python -m grafana.build
 
 pictures: .venv/.dev ## Draw the dashboards of twelve minutes in which much happens (wants make data and prometheus); writes docs/pictures

@@ -29,8 +29,8 @@ needs its seconds to start. Prometheus looks every second, Alertmanager waits on
 are the real ones. With the real windows the same alerts come later, by `for` and by the part of the window that must
 fill up; for those of the drift, drift.md in [benchmarks/results](../benchmarks/results) has the minutes.
 
-What Alertmanager holds back is part of it: a dead server brings ServerDown alone, and a fast burn of a budget silences
-the slow one, which comes when the fast one ends.
+What Alertmanager inhibits is part of it: a dead server brings CifarServerDown alone, and a fast burn of a budget
+silences the slow one, which comes when the fast one ends.
 
 ## What the alerts said
 

@@ -165,39 +165,43 @@ def _hang(site: Site, supplies: Supplies) -> Iterator[Cause]:
 
 
 SCENARIOS = (
-    Scenario("server", "Java is killed", frozenset({"ServerDown"}), _kill_server),
-    Scenario("scrapes", "the server hangs for 2.5 s, again and again", frozenset({"ScrapesFail"}), _hang),
-    Scenario("workers", "a worker is killed, whenever another is ready", frozenset({"WorkersRestart"}), _kill_workers),
+    Scenario("server", "Java is killed", frozenset({"CifarServerDown"}), _kill_server),
+    Scenario("scrapes", "the server hangs for 2.5 s, again and again", frozenset({"CifarScrapesFail"}), _hang),
+    Scenario(
+        "workers", "a worker is killed, whenever another is ready", frozenset({"CifarWorkersRestart"}), _kill_workers
+    ),
     Scenario(
         "no-workers",
         "the version is scaled to no worker",
-        frozenset({"NoLiveWorker", "ErrorBudgetBurnsFast"}),
+        frozenset({"CifarNoLiveWorker", "CifarErrorBudgetBurnsFast"}),
         _take_workers,
-        frozenset({"ErrorBudgetBurnsSlowly"}),
+        frozenset({"CifarErrorBudgetBurnsSlowly"}),
     ),
-    Scenario("bad-inputs", "30 % of the bodies are no pictures", frozenset({"ManyInputsRejected"}), _send_bad_bodies),
+    Scenario(
+        "bad-inputs", "30 % of the bodies are no pictures", frozenset({"CifarManyInputsRejected"}), _send_bad_bodies
+    ),
     Scenario(
         "noise",
         "all pictures are noisy (gaussian_noise, strength 5)",
-        frozenset({"InputDrift", "PredictionMixShifted", "ConfidenceFallen"}),
+        frozenset({"CifarInputDrift", "CifarPredictionMixShifted", "CifarConfidenceFallen"}),
         _send_noise,
     ),
     Scenario(
         "slow",
         "a version is deployed whose network takes 150 ms a picture",
-        frozenset({"LatencyBudgetBurnsFast", "QueueGrows"}),
+        frozenset({"CifarLatencyBudgetBurnsFast", "CifarQueueGrows"}),
         _deploy_slow,
     ),
     Scenario(
         "wrong",
         "a version is deployed that takes every picture for an airplane",
-        frozenset({"PredictionMixShifted", "VersionsDisagree"}),
+        frozenset({"CifarPredictionMixShifted", "CifarVersionsDisagree"}),
         _deploy_wrong,
     ),
     Scenario(
         "undeployed",
         "a version is registered behind the tool's back",
-        frozenset({"UndeployedVersion"}),
+        frozenset({"CifarUndeployedVersion"}),
         _register_by_hand,
     ),
 )

@@ -40,19 +40,19 @@ def _last_quarter() -> list[Builder[Panel]]:
     return [
         _nearness(
             "Prediction shift",
-            "predictionmixshifted",
+            "cifarpredictionmixshifted",
             f"version:cifar_prediction_shift:distance15m{{{VERSION}}}",
             "threshold:cifar_prediction_shift:distance",
         ),
         _nearness(
             "Fall of confidence",
-            "confidencefallen",
+            "cifarconfidencefallen",
             f"version:cifar_confidence_fall:difference15m{{{VERSION}}}",
             "threshold:cifar_confidence_fall:difference",
         ),
         _nearness(
             "Input drift",
-            "inputdrift",
+            "cifarinputdrift",
             f"max by (job, model_version) ({_DRIFT})",
             "threshold:cifar_input_drift:ks",
         ),
@@ -66,14 +66,14 @@ def _last_quarter() -> list[Builder[Panel]]:
         single(
             "Confidence now",
             "Mean probability of the predicted label. Far below the accuracy of the evaluation, the model sees what "
-            "it does not know: docs/runbook.md#confidencefallen.",
+            "it does not know: docs/runbook.md#cifarconfidencefallen.",
             "percentunit",
             Query(f"version:cifar_confidence:mean15m{{{VERSION}}}", "{{model_version}}"),
             PLAIN,
         ),
         single(
             "Refused requests",
-            "Share of requests that were refused in 5 minutes: docs/runbook.md#manyinputsrejected.",
+            "Share of requests that were refused in 5 minutes: docs/runbook.md#cifarmanyinputsrejected.",
             "percentunit",
             Query(
                 REFUSED,
@@ -89,7 +89,7 @@ def _predictions() -> list[Builder[Panel]]:
         timeseries(
             "Predictions by label",
             "Share of the images that were predicted to be of each label, 15 minutes at each point. A band that "
-            "widens: docs/runbook.md#predictionmixshifted.",
+            "widens: docs/runbook.md#cifarpredictionmixshifted.",
             "percentunit",
             Query(_SHARE, "{{label}}"),
             width=6,
@@ -107,7 +107,7 @@ def _predictions() -> list[Builder[Panel]]:
         timeseries(
             "Shift of the predictions",
             "Total variation distance to the test images: the share of predictions that would have to be others. "
-            "Above the line: docs/runbook.md#predictionmixshifted.",
+            "Above the line: docs/runbook.md#cifarpredictionmixshifted.",
             "percentunit",
             Query(f"version:cifar_prediction_shift:distance15m{{{VERSION}}}", "{{model_version}}"),
             Query("threshold:cifar_prediction_shift:distance", "alerts above", "threshold"),
@@ -116,7 +116,7 @@ def _predictions() -> list[Builder[Panel]]:
         timeseries(
             "Versions against each other",
             "Distance between the predictions of an hour of versions that answer at the same time; 0 where there is "
-            "nothing to compare with. Above the line: docs/runbook.md#versionsdisagree.",
+            "nothing to compare with. Above the line: docs/runbook.md#cifarversionsdisagree.",
             "percentunit",
             Query(
                 f"max by (model_version) (version:cifar_disagreement:distance1h{{{VERSION}}} "
@@ -134,7 +134,7 @@ def _confidence() -> list[Builder[Panel]]:
         timeseries(
             "Mean confidence",
             "Mean probability of the predicted label in 15 minutes, and on the test images. Well below: "
-            "docs/runbook.md#confidencefallen.",
+            "docs/runbook.md#cifarconfidencefallen.",
             "percentunit",
             Query(f"version:cifar_confidence:mean15m{{{VERSION}}}", "{{model_version}}"),
             Query(_baseline("confidence"), "{{model_version}}, test images", "baseline"),
@@ -149,7 +149,7 @@ def _confidence() -> list[Builder[Panel]]:
         timeseries(
             "Fall of the confidence",
             "Mean on the test images minus mean of 15 minutes; below 0 it is surer than there. Above the line: "
-            "docs/runbook.md#confidencefallen.",
+            "docs/runbook.md#cifarconfidencefallen.",
             "percentunit",
             Query(f"version:cifar_confidence_fall:difference15m{{{VERSION}}}", "{{model_version}}"),
             Query("threshold:cifar_confidence_fall:difference", "alerts above", "threshold"),
@@ -162,7 +162,7 @@ def _inputs() -> list[Builder[Panel]]:
         timeseries(
             "Drift of the inputs",
             "Kolmogorov-Smirnov distance of each statistic to the test images, 0 to 1. Above the line, look below at "
-            "what has moved: docs/runbook.md#inputdrift.",
+            "what has moved: docs/runbook.md#cifarinputdrift.",
             "none",
             Query(_DRIFT, "{{statistic}} {{model_version}}"),
             Query("threshold:cifar_input_drift:ks", "alerts above", "threshold"),
@@ -170,7 +170,7 @@ def _inputs() -> list[Builder[Panel]]:
         timeseries(
             "Refused requests by reason",
             "Refusals a second by their code; what a code means is in handler/bad_input.py: "
-            "docs/runbook.md#manyinputsrejected.",
+            "docs/runbook.md#cifarmanyinputsrejected.",
             "reqps",
             Query(
                 f"sum by (reason) (rate(cifar_rejected_inputs_total{{{VERSION}}}[$__rate_interval])) "
@@ -202,7 +202,7 @@ def _nearness(title: str, heading: str, measured: str, threshold: str) -> Builde
 def _statistic(name: str, meaning: str) -> Builder[Panel]:
     return timeseries(
         name.replace("_", " ").capitalize(),
-        f"{meaning}: mean of one picture a batch, and on the test images. Apart: docs/runbook.md#inputdrift.",
+        f"{meaning}: mean of one picture a batch, and on the test images. Apart: docs/runbook.md#cifarinputdrift.",
         "none",
         Query(_mean(f"cifar_input_{name}", "15m"), "{{model_version}}"),
         Query(_baseline(name), "{{model_version}}, test images", "baseline"),

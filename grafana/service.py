@@ -57,7 +57,7 @@ def _now() -> list[Builder[Panel]]:
     return [
         single(
             "Server",
-            "Whether TorchServe answers Prometheus. If not: docs/runbook.md#serverdown, #scrapesfail.",
+            "Whether TorchServe answers Prometheus. If not: docs/runbook.md#cifarserverdown, #cifarscrapesfail.",
             "none",
             Query('min by (instance) (up{job="torchserve"})', "{{instance}}"),
             ((None, RED), (1, GREEN)),
@@ -84,7 +84,7 @@ def _now() -> list[Builder[Panel]]:
         ),
         single(
             "Live workers",
-            "Workers that have given a sign of life in the last minute. None: docs/runbook.md#noliveworker.",
+            "Workers that have given a sign of life in the last minute. None: docs/runbook.md#cifarnoliveworker.",
             "none",
             Query(f"version:cifar_live_workers:count1m{{{VERSION}}}", "{{model_version}}"),
             ((None, RED), (0.5, GREEN)),
@@ -92,7 +92,7 @@ def _now() -> list[Builder[Panel]]:
         single(
             "Error budget, pace of 1 h",
             "How many times too fast 5xx use up the budget; 1 uses up a month's in a month. Red pages: "
-            "docs/runbook.md#errorbudgetburnsfast, #errorbudgetburnsslowly.",
+            "docs/runbook.md#cifarerrorbudgetburnsfast, #cifarerrorbudgetburnsslowly.",
             "suffix: ×",
             Query(_burn("job:torchserve_errors:ratio_rate1h", "threshold:torchserve_errors:ratio"), "errors"),
             ((None, GREEN), (1, ORANGE), (14.4, RED)),
@@ -100,7 +100,7 @@ def _now() -> list[Builder[Panel]]:
         single(
             "Latency budget, pace of 1 h",
             "How many times too fast requests over 100 ms use up the budget. Red pages: "
-            "docs/runbook.md#latencybudgetburnsfast, #latencybudgetburnsslowly.",
+            "docs/runbook.md#cifarlatencybudgetburnsfast, #cifarlatencybudgetburnsslowly.",
             "suffix: ×",
             Query(
                 _burn(
@@ -118,9 +118,9 @@ def _deployed_and_wrong() -> list[Builder[Panel]]:
     return [
         states_over_time(
             "Versions",
-            "What each version was: the default, deployed beside it, or served by a server that nobody told to "
-            "(docs/runbook.md#undeployedversion, #undeployedmodel). A mark in all panels shows where the default "
-            "changes.",
+            "What each version was: the default, deployed beside it, or served without having been deployed "
+            "(docs/runbook.md#cifarundeployedversion, #cifarundeployedmodel). A mark in all panels shows where the "
+            "default changes.",
             Query(_ROLE, "{{model_version}}"),
             _ROLES,
             width=6,
@@ -171,7 +171,7 @@ def _rate_and_errors() -> list[Builder[Panel]]:
         timeseries(
             "Error ratio",
             "Share of the predictions asked for that were answered with 5xx, and the budget. Above it for long: "
-            "docs/runbook.md#errorbudgetburnsfast.",
+            "docs/runbook.md#cifarerrorbudgetburnsfast.",
             "percentunit",
             Query("job:torchserve_errors:ratio_rate5m", "5 minutes"),
             Query("job:torchserve_errors:ratio_rate1h", "1 hour"),
@@ -180,7 +180,7 @@ def _rate_and_errors() -> list[Builder[Panel]]:
         timeseries(
             "Refused requests by version",
             "Share of requests that got a 4xx, and what alerts. The reasons are in the dashboard CIFAR model: "
-            "docs/runbook.md#manyinputsrejected.",
+            "docs/runbook.md#cifarmanyinputsrejected.",
             "percentunit",
             Query(
                 REFUSED,
@@ -196,7 +196,7 @@ def _duration() -> list[Builder[Panel]]:
         timeseries(
             "Time in the worker by version",
             "What half and what 99 % of the requests stay below, without their wait in the queue. After a "
-            "deployment, compare the versions: docs/runbook.md#latencybudgetburnsfast.",
+            "deployment, compare the versions: docs/runbook.md#cifarlatencybudgetburnsfast.",
             "s",
             Query(f"histogram_quantile(0.99, {_HANDLE})", "{{model_version}} p99"),
             Query(f"histogram_quantile(0.5, {_HANDLE})", "{{model_version}} p50"),
@@ -211,7 +211,7 @@ def _duration() -> list[Builder[Panel]]:
         timeseries(
             "Requests over 100 ms",
             "Share of requests that were longer than 100 ms in the worker, and the budget. Above it for long: "
-            "docs/runbook.md#latencybudgetburnsslowly.",
+            "docs/runbook.md#cifarlatencybudgetburnsslowly.",
             "percentunit",
             Query(f"version:cifar_slow_requests:ratio_rate5m{{{VERSION}}}", "{{model_version}} 5 minutes"),
             Query(f"version:cifar_slow_requests:ratio_rate1h{{{VERSION}}}", "{{model_version}} 1 hour"),
@@ -225,7 +225,7 @@ def _saturation() -> list[Builder[Panel]]:
         timeseries(
             "Wait in the queue",
             "Mean seconds that a request waits for a worker, and what alerts. More workers help while cores are "
-            "idle: docs/runbook.md#queuegrows.",
+            "idle: docs/runbook.md#cifarqueuegrows.",
             "s",
             Query("job:torchserve_queue_seconds:mean5m", "mean of 5 minutes"),
             Query("threshold:torchserve_queue:seconds", "alerts above", "threshold"),
@@ -244,7 +244,8 @@ def _saturation() -> list[Builder[Panel]]:
         ),
         timeseries(
             "Live workers by version",
-            "Workers by version, counted by their heartbeats. Fewer than asked for: docs/runbook.md#workersrestart.",
+            "Workers by version, counted by their heartbeats. Fewer than asked for: "
+            "docs/runbook.md#cifarworkersrestart.",
             "none",
             Query(f"version:cifar_live_workers:count1m{{{VERSION}}}", "{{model_version}}"),
             width=6,
@@ -271,7 +272,7 @@ def _saturation() -> list[Builder[Panel]]:
         timeseries(
             "Workers busy",
             "About how much of their time workers work: mean time of a request, times batches a second, a live worker. "
-            "Near 100 %, requests wait: docs/runbook.md#queuegrows.",
+            "Near 100 %, requests wait: docs/runbook.md#cifarqueuegrows.",
             "percentunit",
             Query(_BUSY, "{{model_version}}"),
             width=12,

@@ -112,23 +112,24 @@ def test_without_credentials_in_alertmanagers_configuration_no_token_is_asked_fo
 
 def test_a_server_that_is_down_silences_its_consequences_and_not_another_job(running):
     alerts = [
-        {"labels": {"alertname": name, "job": job, "model_version": "1.0", "severity": "page"}}
+        {"labels": {"alertname": f"Cifar{name}", "job": job, "model_version": "1.0", "severity": "page"}}
         for name, job in (("ServerDown", "here"), ("QueueGrows", "here"), ("InputDrift", "here"), ("QueueGrows", "far"))
     ]
     api = urls(running)["Alertmanager"] + "/api/v2/alerts"
     assert requests.post(api, json=alerts, timeout=10).status_code == 200
     wait_until(lambda: len(get(api)) >= len(alerts))
     silenced = {(it["labels"]["alertname"], it["labels"]["job"]) for it in get(api) if it["status"]["inhibitedBy"]}
-    assert silenced == {("QueueGrows", "here"), ("InputDrift", "here")}
+    assert silenced == {("CifarQueueGrows", "here"), ("CifarInputDrift", "here")}
 
 
 def test_a_missing_worker_of_one_version_leaves_the_latency_of_another_audible(running):
-    wanted = (("NoLiveWorker", "2.0"), ("LatencyBudgetBurnsFast", "2.0"), ("LatencyBudgetBurnsFast", "1.0"))
+    latency = "CifarLatencyBudgetBurnsFast"
+    wanted = (("CifarNoLiveWorker", "2.0"), (latency, "2.0"), (latency, "1.0"))
     alerts = [
         {"labels": {"alertname": name, "job": "workers", "model_version": version, "severity": "page"}}
         for name, version in wanted
     ]
-    alerts.append({"labels": {"alertname": "ErrorBudgetBurnsFast", "job": "workers", "severity": "page"}})
+    alerts.append({"labels": {"alertname": "CifarErrorBudgetBurnsFast", "job": "workers", "severity": "page"}})
     api = urls(running)["Alertmanager"] + "/api/v2/alerts"
     assert requests.post(api, json=alerts, timeout=10).status_code == 200
     mine = {"filter": 'job="workers"'}
@@ -138,7 +139,7 @@ def test_a_missing_worker_of_one_version_leaves_the_latency_of_another_audible(r
         for it in get(api, **mine)
         if it["status"]["inhibitedBy"]
     }
-    assert silenced == {("LatencyBudgetBurnsFast", "2.0"), ("ErrorBudgetBurnsFast", None)}
+    assert silenced == {("CifarLatencyBudgetBurnsFast", "2.0"), ("CifarErrorBudgetBurnsFast", None)}
 
 
 def test_a_second_start_keeps_the_processes_and_takes_changed_rules(running):
