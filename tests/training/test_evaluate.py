@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from cifar.common.console import console
+from cifar.common.errors import InvalidFile
 from cifar.common.files import digest_file
 from training.calibration import expected_calibration_error
 from training.corruptions import CORRUPTIONS, STRENGTHS, corrupt
@@ -298,7 +299,7 @@ def test_no_figures_are_none(weights):
 @pytest.mark.parametrize("content", [b"{", b"[]", b"3"])
 def test_figures_that_are_none_are_refused_by_name(weights, tmp_path, content):
     (tmp_path / "evaluation.json").write_bytes(content)
-    with pytest.raises(WeightsError, match=r"evaluation\.json"):
+    with pytest.raises(InvalidFile, match=r"evaluation\.json"):
         read_evaluation(weights)
 
 

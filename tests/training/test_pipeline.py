@@ -36,6 +36,7 @@ MODULE_OF = {name: stage["cmd"].split()[-1] for name, stage in STAGES.items() if
 
 # Modules that a stage may import without depending on them, and why they cannot change what it makes.
 WITHOUT_INFLUENCE = {
+    "cifar.archives.strict_zip": "whether a file can be read, not what is made of it",
     "cifar.common.console": "messages and exit codes",
     "cifar.common.errors": "names of errors",
     "cifar.common.files": "how a file comes to its place and is opened, not what is in it",
@@ -403,7 +404,7 @@ def test_every_section_of_params_yaml_but_the_search_is_a_parameter_of_a_stage()
 
 
 def modules_imported(module: str, passed_over: set[str]) -> set[str]:
-    """Return `module` and those of training/ and handler/ that it imports or names, itself or through others."""
+    """Return `module` and those of this project that it imports or names, itself or through others."""
     found: set[str] = set()
     waiting = [module]
     while waiting:
@@ -412,7 +413,7 @@ def modules_imported(module: str, passed_over: set[str]) -> set[str]:
             continue
         found.add(name)
         for node in ast.walk(ast.parse(path_of(name).read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("training."):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("cifar.", "training.")):
                 waiting.append(str(node.module))
             elif isinstance(node, ast.ImportFrom) and path_of(f"handler.{node.module}").exists():
                 waiting.append(f"handler.{node.module}")  # which is imported by its bare name
