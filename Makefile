@@ -34,7 +34,7 @@ up: .venv/.serving $(if $(DEPLOYED),,$(ARCHIVE)) ## Set up, start TorchServe wit
 	@$(BIN)/cifar up $(if $(DEPLOYED),,cifar=$(notdir $(ARCHIVE)))
 	@$(BIN)/cifar predict
 
-monitor: .venv/.serving ## Start Prometheus and Alertmanager beside it; again: they read their files anew
+monitor: .venv/.serving ## Start Prometheus and Alertmanager beside it; again: they reload their files
 	@$(BIN)/cifar monitor
 
 down: ## Stop TorchServe and remove what it made at run time; stop the monitor
@@ -67,15 +67,15 @@ fuzz: .venv/.dev ## Send 20,000 mutated bodies to the running server (make up), 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0
 	$(BIN)/python -m benchmarks.fuzz_decoder --seconds 60
 
-bench: .venv/.training $(ARCHIVE) ## Measure decoding, what counting costs (wants wrk), and training; writes the tables in benchmarks/results
+bench: .venv/.training $(ARCHIVE) ## Measure decoding, what counting costs (needs wrk), and training; writes the tables in benchmarks/results
 	$(BIN)/python -m benchmarks.decoding
 	$(BIN)/python -m benchmarks.telemetry
 	$(BIN)/python -m benchmarks.training
 
-drift: .venv/.training ## Measure false alarms and delays of the drift alerts (wants make data); writes the table in benchmarks/results
+drift: .venv/.training ## Measure false alarms and delays of the drift alerts (needs make data); writes the table in benchmarks/results
 	$(BIN)/python -m benchmarks.drift
 
-drill: .venv/.training $(ARCHIVE) ## Break a service of its own in nine ways and see which alerts come (wants make data); writes docs/drill.md
+drill: .venv/.training $(ARCHIVE) ## Inject nine faults into a service of its own and see which alerts come (needs make data); writes docs/drill.md
 	$(BIN)/python -m drill
 
 deploys: .venv/.training $(ARCHIVE) ## Ten deployments and rollbacks under load, on a server of its own; writes the table in benchmarks/results
@@ -87,7 +87,7 @@ alerts: .venv/.serving ## Write alerts/budget.yaml and input_drift.yaml from ale
 dashboards: .venv/.dev ## Write grafana/dashboards from grafana/*.py
 	$(BIN)/python -m grafana.build
 
-pictures: .venv/.dev ## Draw the dashboards of twelve minutes in which much happens (wants make data and prometheus); writes docs/pictures
+pictures: .venv/.dev ## Plot the dashboards of a scenario of twelve minutes (needs make data and prometheus); writes docs/pictures
 	@$(MAKE) archive VERSION=1.0
 	@$(MAKE) archive VERSION=2.0
 	$(BIN)/python -m benchmarks.dashboards
@@ -106,7 +106,7 @@ check: .venv/.dev ## ruff, formatting, layers, mypy, spelling, documentation
 	$(BIN)/codespell
 	$(BIN)/zensical build --clean --strict
 
-lock: .venv/.dev ## Write constraints.txt anew from what is installed
+lock: .venv/.dev ## Write constraints.txt from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable | grep -vE '^(atheris|torch|torchvision|triton|nvidia-.*|cuda-.*)==' > constraints.txt
 
 # Each stamp says: the virtual environment has these groups of pyproject.toml. PIP_EXTRA_INDEX_URL and other settings of
