@@ -55,6 +55,7 @@ def end_supervisors(run_dir: Path) -> None:
 def supervise(server: TorchServe) -> None:
     """Start the server again whenever it serves nobody; returns when its run folder has gone."""
     pause = _FIRST_PAUSE_S
+    _log(server, "is supervised")
     while True:
         time.sleep(_LOOK_EVERY_S)
         if _has_worker(server):
