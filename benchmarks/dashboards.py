@@ -65,7 +65,7 @@ class Traffic:
 def main(
     minutes: Annotated[float, typer.Option(help="how long it takes", min=2)] = 12.0,
     data: Annotated[Path, typer.Option(help="of `make data`")] = DATA_FILE,
-    output: Annotated[Path, typer.Option(help="the folder of the pictures")] = draw.PICTURES,
+    output: Annotated[Path, typer.Option(help="the folder of the pictures")] = draw.SCREENSHOTS,
 ) -> None:
     """Let much happen, and draw it."""
     images = load_dataset(data).test_images

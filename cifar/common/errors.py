@@ -3,7 +3,7 @@
 CifarError
 ├── NoCheckout               a command needs the checkout, and only the package is installed
 ├── ConfigUnusable           config.properties is missing, or an address in it cannot be used
-├── AddressesUnusable        prometheus.yml or alertmanager.yml cannot be read, or names an address that is none
+├── InvalidAddress           prometheus.yml or alertmanager.yml cannot be read, or names an address that is none
 ├── InvalidFile              a JSON file holds no JSON, or something other than an object
 ├── InvalidStateFile         a file that this tool writes for itself holds what it would not write
 │   └── ServingUnusable          serving.json, which says what should run
@@ -54,7 +54,7 @@ class ConfigUnusable(CifarError):
     """The configuration cannot be read, or an address in it cannot be used."""
 
 
-class AddressesUnusable(CifarError):
+class InvalidAddress(CifarError):
     """A configuration cannot be read, or names an address that is none; the message names the file."""
 
 

@@ -49,7 +49,7 @@ def list_programs(
         prometheus: where Prometheus is to listen.
 
     Raises:
-        ProgramMissing, AddressesUnusable.
+        ProgramMissing, InvalidAddress.
     """
     found = find_programs()
     alert_log, alertmanager = read_alert_log(alertmanager_config), read_alertmanager(prometheus_config)
