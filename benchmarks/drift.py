@@ -19,10 +19,10 @@ from benchmarks.drift_scores import Pool, count_pictures, read_thresholds, score
 from cifar.common.console import run_stage
 from cifar.common.files import atomic_write, digest_file
 from cifar.common.project import ROOT
-from training.baseline_file import read_baseline
 from training.corruptions import corrupt
 from training.data import DATA_FILE, load_dataset
 from training.errors import TrainingError
+from training.evaluate import read_baseline
 from training.model import Classifier
 from training.weights import WEIGHTS_FILE, load_classifier
 

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from buckets import BOUNDS
 from input_statistics import STATISTICS, describe_picture
-from training.evaluate import predict_probabilities
-from training.model import Classifier
+from training.model import Classifier, predict_probabilities
 
 Images = NDArray[np.uint8]
 Scores = dict[str, NDArray[np.float64]]  # by alert, one a window

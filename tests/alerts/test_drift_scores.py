@@ -16,7 +16,7 @@ from input_statistics import STATISTICS
 from tests.alerts.promtool import promtool
 from tests.alerts.rules import ROOT
 from training.baseline import measure_baseline
-from training.evaluate import predict_probabilities
+from training.model import predict_probabilities
 
 MINUTES, A_MINUTE, WINDOW = 20, 50, 15
 RECORDED = {

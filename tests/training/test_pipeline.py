@@ -41,15 +41,13 @@ WITHOUT_INFLUENCE = {
     "cifar.common.errors": "names of errors",
     "cifar.common.files": "how a file comes to its place and is opened, not what is in it",
     "cifar.common.mlflow_store": "where MLflow's store is",
-    "training.checkpoint_kinds": "names files that are no weights",
-    "training.environment": "what MLflow is told of the machine and the commit",
     "training.errors": "names of errors",
     "training.external_checkpoint": "unwraps checkpoints that the pipeline does not write",
-    "training.interrupt": "when a run stops; what it resumes to is checkpoint's",
+    "training.interrupt": "when a run stops; what it resumes from is the checkpoint's",
     "training.params": "hands on values, which are parameters of the stage",
     "training.progress": "what the terminal shows",
     "training.torchvision_compat": "lets torchvision be imported",
-    "training.tracking": "what MLflow is told",
+    "training.tracking": "what MLflow records: the run, the machine, the commit",
 }
 
 
