@@ -44,6 +44,17 @@ def test_curl_as_on_a_page_is_answered(torchserve, tmp_path, page, command):
     assert first["prediction"]
 
 
+def test_the_management_socket_answers_as_on_a_page(torchserve):
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    command = re.search(r"^curl --unix-socket .*$", PLAIN_TOOLS, re.MULTILINE)
+    assert command is not None
+    scheme, _, socket = torchserve.management_url.partition(":")
+    assert scheme == "unix"
+    answer = orjson.loads(run("bash", "-c", command[0].replace("management.sock", socket)))
+    assert [model["modelName"] for model in answer["models"]] == ["cifar"]
+
+
 def test_the_readme_shows_an_answer_as_the_server_gives_it(torchserve, tmp_path):
     Image.linear_gradient("L").save(tmp_path / "cat.png")
     [shown] = blocks(ROOT / "README.md", "json")
