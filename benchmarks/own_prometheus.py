@@ -1,4 +1,4 @@
-"""A Prometheus beside a benchmark's own server, with the project's configuration and rules, that looks every second."""
+"""A Prometheus beside a benchmark's own server, with the project's configuration and rules; it scrapes every second."""
 
 import json
 import shutil
@@ -60,6 +60,6 @@ def _configuration(targets: Path, store: Path) -> str:
         ("model_store/deployed.json", f"{store}/deployed.json"),
     ):
         if own not in text:
-            raise TrainingError(f"prometheus.yml has no {own!r} to be replaced; mend {Path(__file__).name}")
+            raise TrainingError(f"prometheus.yml has no {own!r} to be replaced; fix {Path(__file__).name}")
         text = text.replace(own, ours)
     return text

@@ -1,4 +1,4 @@
-"""Where Alertmanager and the log of its messages listen: where Prometheus and Alertmanager are told to send."""
+"""Where Alertmanager and the log of its messages listen: the addresses in their senders' configurations."""
 
 import ipaddress
 from pathlib import Path

@@ -123,22 +123,24 @@ class Monitor:
             end_processes(running.values())
             write_records(self.folder, {})
             token_file = self._find_token_file()
-            if token_file is not None:
+            if token_file is not None and token_file.parent == self.folder:
                 token_file.unlink(missing_ok=True)
         return list(running)
 
     def _find_token_file(self) -> Path | None:
-        """Return the file of the token that is ours: one elsewhere was made by its owner."""
+        """Return the file of the token where it is this tool's to make: any other was made by its owner."""
         try:
             token_file = read_token_file(self.alertmanager_config)
         except InvalidAddress:  # the monitor can be stopped without a valid file
             return None
-        return token_file if token_file is not None and token_file.parent == self.folder else None
+        own = self.folder, self.alertmanager_config.resolve().parent / MONITOR_DIR.name
+        return token_file if token_file is not None and token_file.parent in own else None
 
     def _write_token(self) -> None:
         """Make the token that Alertmanager shows to the alert log, unless it is there; it lasts until `stop`."""
         token_file = self._find_token_file()
         if token_file is not None and not token_file.exists():
+            token_file.parent.mkdir(exist_ok=True)
             temporary = token_file.with_name(f".{token_file.name}")
             with open(temporary, "w", encoding="ascii", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
                 file.write(secrets.token_hex(32))

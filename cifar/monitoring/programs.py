@@ -40,7 +40,7 @@ class Program:
 def list_programs(
     folder: Path, prometheus_config: Path, alertmanager_config: Path, prometheus: Endpoint
 ) -> list[Program]:
-    """Return what is to run, in the order of starting: who is told before who tells.
+    """Return what is to run, in the order of starting: each before what sends to it.
 
     Args:
         folder: for data and logs.

@@ -1,4 +1,4 @@
-"""alertmanager.yml: amtool's own checks, who is told of what, and that inhibitions name alerts that exist."""
+"""alertmanager.yml: amtool's own checks, routes, and that inhibitions name alerts that exist."""
 
 import re
 
@@ -51,11 +51,11 @@ def test_inhibition_stays_within_a_job_and_never_silences_its_own_source():
         assert not is_target(names(rule, "source")[0], rule), rule
 
 
-def test_whoever_is_told_that_the_server_is_down_is_told_nothing_else():
+def test_a_server_that_is_down_inhibits_all_other_alerts():
     assert silenced_by("CifarServerDown") == set(ALERTS) - {"CifarServerDown"}
 
 
-def test_a_worker_that_lacks_silences_its_consequences_and_a_fast_burn_the_slow_one():
+def test_a_missing_worker_silences_its_consequences_and_a_fast_burn_the_slow_one():
     assert silenced_by("CifarNoLiveWorker") == {
         *(
             "CifarErrorBudgetBurnsFast",

@@ -1,6 +1,8 @@
 """docs/runbook.md: what it sends its reader to is there, on a server that runs."""
 
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from cifar.common.project import ROOT
-from cifar.server.supervisor import end_supervisors, spawn_supervisor
 from tests.support.service import Service
 
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
@@ -22,16 +23,18 @@ FILES = sorted(
 @pytest.fixture(scope="module")
 def run_dir(torchserve: Service) -> Iterator[Path]:
     """The run folder as `cifar up` leaves it: with a supervisor beside the server."""
-    folder: Path = torchserve.server.run_dir
-    spawn_supervisor(torchserve.server)
-    try:
-        deadline = time.monotonic() + 30
-        while not (folder / "logs" / "supervisor.log").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        yield folder
-    finally:
-        end_supervisors(folder)
+    server = torchserve.server
+    folders = [str(path.resolve()) for path in (server.run_dir, server.config, server.model_store)]
+    # Not by spawn_supervisor, whose process outlives what started it.
+    with subprocess.Popen([sys.executable, "-m", "cifar.server.supervisor", *folders], cwd=ROOT) as supervisor:
+        try:
+            deadline = time.monotonic() + 30
+            while not (server.run_dir / "logs" / "supervisor.log").exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            yield server.run_dir
+        finally:
+            supervisor.terminate()
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -65,7 +65,7 @@ def test_no_ctrl_c_in_the_terminal_reaches_them(running):
         assert os.getsid(pid) == pid
 
 
-def test_prometheus_evaluates_the_rules_and_nobody_complains_at_the_start(running):
+def test_prometheus_evaluates_the_rules_and_nothing_complains_at_the_start(running):
     groups = get(urls(running)["Prometheus"] + "/api/v1/rules")["data"]["groups"]
     assert {"always", "service", "burn", "model", "thresholds"} <= {group["name"] for group in groups}
     assert "level=error" not in (running.folder / "alertmanager.log").read_text()
@@ -110,6 +110,17 @@ def test_without_credentials_in_alertmanagers_configuration_no_token_is_asked_fo
     monitor.start()
     assert not (monitor.folder / "alert-log.token").exists()
     wait_until(lambda: messages(monitor))
+
+
+def test_alerts_reach_the_log_also_where_the_monitor_has_another_folder(monitor):
+    elsewhere = Monitor(
+        monitor.folder.parent / "elsewhere", monitor.prometheus_config, monitor.alertmanager_config, monitor.prometheus
+    )
+    try:
+        elsewhere.start()
+        wait_until(lambda: messages(elsewhere), seconds=40)
+    finally:
+        elsewhere.stop()
 
 
 def test_a_server_that_is_down_silences_its_consequences_and_not_another_job(running):
@@ -314,7 +325,7 @@ def test_a_configuration_that_alertmanager_refuses_shows_its_words_and_leaves_no
         monitor.start()
     assert pids(monitor) == {}
     with socket.create_server(monitor.prometheus):
-        pass  # nobody listens
+        pass  # no process listens
 
 
 def test_another_address_starts_prometheus_again_and_leaves_the_others(monitor):
