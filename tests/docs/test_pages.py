@@ -9,6 +9,7 @@ from cifar.common.project import ROOT
 from tests.support.pages import find_pages, links
 
 DOCS = ROOT / "docs"
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
 DECISIONS = sorted((DOCS / "adr").glob("0*.md"))
 
 
@@ -37,6 +38,13 @@ def test_a_decision_says_its_number_its_status_and_its_drawbacks(file):
     assert re.findall("^(?:Status: accepted|## .*)", text, re.MULTILINE) == [
         "Status: accepted", "## Context", "## Decision", "## Consequences",
     ]  # fmt: skip
+
+
+def test_the_layers_are_drawn_as_they_are_checked():
+    drawn = (DOCS / "architecture.md").read_text().partition("```\n")[2].partition("```")[0]
+    rows = [re.findall(r"cifar/(\w+)", line) for line in drawn.splitlines() if "cifar/" in line]
+    [layers] = [contract["layers"] for contract in CONTRACTS if contract["type"] == "layers"]
+    assert [sorted(row) for row in rows] == [sorted(layer.split(" | ")) for layer in layers]
 
 
 def test_every_page_of_the_site_is_in_its_navigation():
