@@ -73,7 +73,7 @@ def down(
     if monitor_dir is not None:
         monitors = {monitor_dir: Monitor(monitor_dir).stop()}
     else:
-        monitors = stop_all() if run_dir.resolve() == RUN_DIR else {}
+        monitors = stop_all() if run_dir.resolve() == RUN_DIR.resolve() else {}
     for folder, programs in monitors.items():
         if programs:
             message = f"Stopped: {', '.join(programs)}. What was recorded stays in {folder}."

@@ -12,6 +12,7 @@ import psutil
 import requests
 
 from cifar.common.errors import MonitorFailed
+from cifar.common.files import remove_leftovers
 from cifar.common.processes import (
     PROCESS_FIELDS,
     distrust,
@@ -95,6 +96,7 @@ def write_records(folder: Path, records: dict[str, ProcessRecord]) -> None:
     if records:
         write_state_file(folder / _FILE, {name: asdict(record) for name, record in records.items()})
     else:
+        remove_leftovers(folder / _FILE)
         (folder / _FILE).unlink(missing_ok=True)
 
 
