@@ -22,7 +22,7 @@ DONE = test -e $@ && test -z "$$(find $^ -newer $@)"
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help up monitor down archive build data train card accuracy fuzz bench drift drill deploys dashboards pictures test check lock
+.PHONY: help up monitor down archive build data train card accuracy fuzz bench drift drill deploys alerts dashboards pictures docs test check lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ up: .venv/.serving $(if $(DEPLOYED),,$(ARCHIVE)) ## Set up, start TorchServe wit
 	@$(BIN)/cifar up $(if $(DEPLOYED),,cifar=$(notdir $(ARCHIVE)))
 	@$(BIN)/cifar predict
 
-monitor: .venv/.serving ## Start Prometheus and Alertmanager beside it; again: they read their files anew
+monitor: .venv/.serving ## Start Prometheus and Alertmanager beside it; again: they reload their files
 	@$(BIN)/cifar monitor
 
 down: ## Stop TorchServe and remove what it made at run time; stop the monitor
@@ -67,24 +67,27 @@ fuzz: .venv/.dev ## Send 20,000 mutated bodies to the running server (make up), 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check atheris==3.0.0
 	$(BIN)/python -m benchmarks.fuzz_decoder --seconds 60
 
-bench: .venv/.training $(ARCHIVE) ## Measure decoding, what counting costs (wants wrk), and training; writes the tables in benchmarks/results
+bench: .venv/.training $(ARCHIVE) ## Measure decoding, what counting costs (needs wrk), and training; writes the tables in benchmarks/results
 	$(BIN)/python -m benchmarks.decoding
 	$(BIN)/python -m benchmarks.telemetry
 	$(BIN)/python -m benchmarks.training
 
-drift: .venv/.training ## Measure false alarms and delays of the drift alerts (wants make data); writes the table in benchmarks/results
+drift: .venv/.training ## Measure false alarms and delays of the drift alerts (needs make data); writes the table in benchmarks/results
 	$(BIN)/python -m benchmarks.drift
 
-drill: .venv/.training $(ARCHIVE) ## Break a service of its own in nine ways and see which alerts come (wants make data); writes docs/drill.md
+drill: .venv/.training $(ARCHIVE) ## Inject nine faults into a service of its own and see which alerts come (needs make data); writes docs/drill.md
 	$(BIN)/python -m drill
 
 deploys: .venv/.training $(ARCHIVE) ## Ten deployments and rollbacks under load, on a server of its own; writes the table in benchmarks/results
 	$(BIN)/python -m benchmarks.deploys
 
-dashboards: .venv/.dev ## Write grafana/dashboards anew from grafana/*.py
+alerts: .venv/.serving ## Write alerts/budget.yaml and input_drift.yaml from alerts/build.py
+	$(BIN)/python -m alerts.build
+
+dashboards: .venv/.dev ## Write grafana/dashboards from grafana/*.py
 	$(BIN)/python -m grafana.build
 
-pictures: .venv/.dev ## Draw the dashboards of twelve minutes in which much happens (wants make data and prometheus); writes docs/pictures
+pictures: .venv/.dev ## Plot the dashboards of a scenario of twelve minutes (needs make data and prometheus); writes docs/pictures
 	@$(MAKE) archive VERSION=1.0
 	@$(MAKE) archive VERSION=2.0
 	$(BIN)/python -m benchmarks.dashboards
@@ -92,17 +95,22 @@ pictures: .venv/.dev ## Draw the dashboards of twelve minutes in which much happ
 test: .venv/.dev .venv/.kserve ## Set up what the tests need and run all of them
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-check: .venv/.dev ## ruff, formatting, layers, mypy
+docs: .venv/.dev ## Build the documentation site: site/index.html
+	$(BIN)/zensical build --clean --strict
+
+check: .venv/.dev ## ruff, formatting, layers, mypy, spelling, documentation
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/zensical build --clean --strict
 
-lock: .venv/.dev ## Write constraints.txt anew from what is installed
+lock: .venv/.dev ## Write constraints.txt from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable | grep -vE '^(atheris|torch|torchvision|triton|nvidia-.*|cuda-.*)==' > constraints.txt
 
 # Each stamp says: the virtual environment has these groups of pyproject.toml. PIP_EXTRA_INDEX_URL and other settings of
-# pip work as always (README, "Which PyTorch").
+# pip work as always (docs/install.md).
 .venv/.serving: pyproject.toml constraints.txt | .venv/bin/python
 	@$(ALONE) '$(DONE) || { echo "Installing what serving needs…"; $(PIP_INSTALL) .; touch $@; }'
 

@@ -1,11 +1,11 @@
-"""Draws the dashboards of some minutes in which much happens, for docs/pictures.
+"""Draws the dashboards of some minutes with deployments, load and bad input, for docs/pictures.
 
 Usage: make archive; make archive VERSION=2.0; make data; python -m benchmarks.dashboards [--minutes N]
 
 A server of its own serves version 1.0, watched by a Prometheus of its own. Clients send test images of CIFAR-10 and,
-now and then, bad requests; one of them always asks version 1.0. In the course of it, version 2.0 is deployed, more
-clients ask without a pause, most pictures are spoilt by fog and noise and many requests are bad, and at last 1.0 is the
-default again.
+now and then, bad requests; one of them always asks for version 1.0. In the course of it, version 2.0 is deployed, more
+clients send without a pause, most images are corrupted by fog and noise and many requests are bad, and at last 1.0 is
+the default again.
 """
 
 import io
@@ -50,14 +50,14 @@ class Traffic:
     """What clients send, and may be changed while they do.
 
     Attributes:
-        spoilt: share of the pictures that are.
-        bad: share of the requests that no server could answer.
+        corrupted: share of the images that are.
+        bad: share of the requests that no server could accept.
         unexpected: statuses of answers that should have been others.
     """
 
     clean: Images
     foggy: Images
-    spoilt: float = 0.0
+    corrupted: float = 0.0
     bad: float = 0.005
     unexpected: list[int] = field(default_factory=list)
 
@@ -65,9 +65,9 @@ class Traffic:
 def main(
     minutes: Annotated[float, typer.Option(help="how long it takes", min=2)] = 12.0,
     data: Annotated[Path, typer.Option(help="of `make data`")] = DATA_FILE,
-    output: Annotated[Path, typer.Option(help="the folder of the pictures")] = draw.PICTURES,
+    output: Annotated[Path, typer.Option(help="the folder of the screenshots")] = draw.SCREENSHOTS,
 ) -> None:
-    """Let much happen, and draw it."""
+    """Play the events, and draw them."""
     images = load_dataset(data).test_images
     clean = images[np.random.default_rng(0).permutation(len(images))[:_SOME_IMAGES]]  # they are sorted by class
     foggy = corrupt(corrupt(clean, "fog", 4, seed=0), "gaussian_noise", 4, seed=0)
@@ -81,9 +81,9 @@ def main(
         server.start()
         try:
             with own_prometheus(folder / "prometheus", server) as prometheus:
-                time.sleep(5)  # the first look, before the first request: what is counted then would be missed
+                time.sleep(5)  # the first scrape, before the first request: what is counted before it has no rate
                 with _clients(server, traffic, [*[""] * _CLIENTS, "/1.0"], _PAUSE_S):
-                    _let_happen(server, traffic, 60 * minutes)
+                    _play(server, traffic, 60 * minutes)
                 draw.main(prometheus, minutes, output)
         finally:
             server.stop()
@@ -91,7 +91,7 @@ def main(
         raise TrainingError(f"answers of these statuses were not expected: {traffic.unexpected[:10]}")
 
 
-def _let_happen(server: TorchServe, traffic: Traffic, duration_s: float) -> None:
+def _play(server: TorchServe, traffic: Traffic, duration_s: float) -> None:
     begin = time.monotonic()
 
     def wait_until(share: float) -> None:
@@ -103,10 +103,10 @@ def _let_happen(server: TorchServe, traffic: Traffic, duration_s: float) -> None
     with _clients(server, traffic, [""] * _BUSY_CLIENTS, 0):
         wait_until(0.5)
     wait_until(0.6)
-    traffic.spoilt, traffic.bad = 0.7, 0.2
+    traffic.corrupted, traffic.bad = 0.7, 0.2
     wait_until(0.85)
     _change(server, "rollback")
-    traffic.spoilt, traffic.bad = 0.0, 0.005
+    traffic.corrupted, traffic.bad = 0.0, 0.005
     wait_until(1)
 
 
@@ -120,7 +120,7 @@ def _change(server: TorchServe, command: str, *arguments: str) -> None:
 
 @contextmanager
 def _clients(server: TorchServe, traffic: Traffic, versions: list[str], pause_s: float) -> Iterator[None]:
-    """Let a client for each of these versions send, from `with` to its end; an empty one asks the default."""
+    """Let a client for each of these versions send, from `with` to its end; an empty one asks for the default."""
     end = threading.Event()
     url = f"{server.addresses.inference}/predictions/cifar"
     threads = [
@@ -144,8 +144,8 @@ def _send(url: str, traffic: Traffic, end: threading.Event, pause_s: float, seed
         if generator.random() < traffic.bad:
             body, kind, expected = _BAD[generator.integers(len(_BAD))]
         else:
-            pictures = traffic.foggy if generator.random() < traffic.spoilt else traffic.clean
-            body, kind = _request(pictures, generator)
+            images = traffic.foggy if generator.random() < traffic.corrupted else traffic.clean
+            body, kind = _request(images, generator)
             expected = 200
         answer = session.post(url, data=body, headers={"Content-Type": kind}, timeout=60)
         if answer.status_code // 100 != expected // 100:
@@ -159,15 +159,15 @@ _BAD = (
 )
 
 
-def _request(pictures: Images, generator: np.random.Generator) -> tuple[bytes, str]:
-    """One picture as raw bytes, or as a larger PNG, or a few together."""
+def _request(images: Images, generator: np.random.Generator) -> tuple[bytes, str]:
+    """One image as raw bytes, or as a larger PNG, or a few together."""
     kind = generator.random()
     if kind < 0.2:
         file = io.BytesIO()
-        Image.fromarray(pictures[generator.integers(len(pictures))]).resize((320, 320)).save(file, "PNG")
+        Image.fromarray(images[generator.integers(len(images))]).resize((320, 320)).save(file, "PNG")
         return file.getvalue(), "image/png"
     count = 1 if kind < 0.9 else int(generator.integers(2, 17))
-    chosen = pictures[generator.integers(len(pictures), size=count)]
+    chosen = images[generator.integers(len(images), size=count)]
     return chosen.tobytes(), "application/octet-stream"
 
 

@@ -19,10 +19,10 @@ from benchmarks.drift_scores import Pool, count_pictures, read_thresholds, score
 from cifar.common.console import run_stage
 from cifar.common.files import atomic_write, digest_file
 from cifar.common.project import ROOT
-from training.baseline_file import read_baseline
 from training.corruptions import corrupt
 from training.data import DATA_FILE, load_dataset
 from training.errors import TrainingError
+from training.evaluate import read_baseline
 from training.model import Classifier
 from training.weights import WEIGHTS_FILE, load_classifier
 
@@ -31,9 +31,9 @@ PRETRAINED = ROOT / "training" / "pretrained"
 VERSION, OTHER_VERSION = "1.0", "2.0"
 
 THRESHOLDS = {
-    "InputDrift": "threshold:cifar_input_drift:ks",
-    "PredictionMixShifted": "threshold:cifar_prediction_shift:distance",
-    "ConfidenceFallen": "threshold:cifar_confidence_fall:difference",
+    "CifarInputDrift": "threshold:cifar_input_drift:ks",
+    "CifarPredictionMixShifted": "threshold:cifar_prediction_shift:distance",
+    "CifarConfidenceFallen": "threshold:cifar_confidence_fall:difference",
 }
 CORRUPTIONS = ("gaussian_noise", "gaussian_blur", "contrast")
 STRENGTHS = (1, 3, 5)
@@ -153,8 +153,8 @@ def _report_false_alarms(
 def _report_versions(distances: NDArray[np.float64], limit: float, images: int) -> list[str]:
     return [
         "",
-        f"VersionsDisagree (threshold {limit:g}): between {VERSION} and {OTHER_VERSION}, each asked about {images:,} "
-        "other images, the fewest that are compared, the distance is "
+        f"CifarVersionsDisagree (threshold {limit:g}): between {VERSION} and {OTHER_VERSION}, each asked about "
+        f"{images:,} other images, the fewest that are compared, the distance is "
         f"{np.median(distances):.3f} (median), {distances.max():.3f} at most in {len(distances):,} draws; above in "
         f"{int((distances > limit).sum())}.",
     ]

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from histogram import BOUNDS
 from input_statistics import STATISTICS, describe_picture
-from training.evaluate import predict_probabilities
-from training.model import Classifier
+from training.model import Classifier, predict_probabilities
 
 Images = NDArray[np.uint8]
 Scores = dict[str, NDArray[np.float64]]  # by alert, one a window
@@ -80,9 +79,9 @@ def score_windows(pool: Pool, stream: NDArray[np.int64], ends: NDArray[np.int64]
         np.abs(sums(pool.filled[name]) - list(expected[name]["cumulative"].values())).max(1) for name in STATISTICS
     ]
     return {
-        "InputDrift": np.max(distances, axis=0),
-        "PredictionMixShifted": np.abs(sums(pool.labels) - shares).sum(1) / 2,
-        "ConfidenceFallen": expected["confidence"]["mean"] - sums(pool.confidences),
+        "CifarInputDrift": np.max(distances, axis=0),
+        "CifarPredictionMixShifted": np.abs(sums(pool.labels) - shares).sum(1) / 2,
+        "CifarConfidenceFallen": expected["confidence"]["mean"] - sums(pool.confidences),
     }
 
 

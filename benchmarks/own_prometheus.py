@@ -1,4 +1,4 @@
-"""A Prometheus beside a benchmark's own server, with the project's configuration and rules, that looks every second."""
+"""A Prometheus beside a benchmark's own server, with the project's configuration and rules; it scrapes every second."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.own_server import find_free_port
 from cifar.common.errors import MonitorFailed
 from cifar.common.project import ROOT
-from cifar.monitoring.daemons import end, spawn, wait_until_ready
+from cifar.monitoring.processes import spawn, terminate, wait_until_ready
 from cifar.monitoring.programs import Program
 from cifar.server.torchserve import TorchServe
 from training.errors import TrainingError
@@ -48,7 +48,7 @@ def own_prometheus(folder: Path, server: TorchServe) -> Iterator[str]:
             raise TrainingError(str(error)) from None
         yield program.url
     finally:
-        end([started])
+        terminate([started])
 
 
 def _configuration(targets: Path, store: Path) -> str:
@@ -60,6 +60,6 @@ def _configuration(targets: Path, store: Path) -> str:
         ("model_store/deployed.json", f"{store}/deployed.json"),
     ):
         if own not in text:
-            raise TrainingError(f"prometheus.yml has no {own!r} to be replaced; mend {Path(__file__).name}")
+            raise TrainingError(f"prometheus.yml has no {own!r} to be replaced; fix {Path(__file__).name}")
         text = text.replace(own, ours)
     return text

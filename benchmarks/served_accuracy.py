@@ -19,7 +19,8 @@ from cifar.cli.options import UrlOption
 from cifar.client.inference import InferenceClient
 from cifar.common.console import run_stage
 from training.data import DATA_FILE, load_dataset
-from training.evaluate import predict_probabilities, read_evaluation
+from training.evaluate import read_evaluation
+from training.model import predict_probabilities
 from training.weights import load_classifier
 
 PRETRAINED = Path("training/pretrained/1.0/best_cnn_model.pth")

@@ -36,9 +36,9 @@ from cifar.common.project import ROOT
 from training.data import Dataset
 from training.interrupt import StopSignals
 from training.model import ModelParams, build_network
+from training.optimization import TrainParams
 from training.params import load_params
 from training.torchvision_compat import allow_mixed_builds
-from training.train_params import TrainParams
 from training.trainer import Trainer
 
 RESULTS = ROOT / "benchmarks" / "results" / "training.md"

@@ -1,1 +1,1 @@
-"""Breaks a service of its own on purpose, and measures how soon each alert reaches somebody."""
+"""Breaks a service of its own on purpose, and measures how soon each alert reaches a webhook."""

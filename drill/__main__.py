@@ -20,9 +20,9 @@ from cifar.common.files import atomic_write
 from cifar.common.project import MODEL_STORE, ROOT
 from drill.report import report
 from drill.run import Outcome, play
-from drill.scenarios import SCENARIOS, Supplies
-from drill.shortening import Shortening
-from drill.site import DrillFailed, Site, run_site
+from drill.sandbox import DrillFailed, Sandbox, run_sandbox
+from drill.scenarios import SCENARIOS, Inputs
+from drill.time_compression import TimeCompression
 from training.corruptions import corrupt
 from training.data import DATA_FILE, load_dataset
 
@@ -47,50 +47,50 @@ def main(
         raise DrillFailed(f"there is no scenario {', '.join(sorted(unknown))}; there are {known}")
     chosen = [scenario for scenario in SCENARIOS if not only or scenario.name in only]
     images = load_dataset(data).test_images
-    supplies = Supplies(WEIGHTS, images, corrupt(images, "gaussian_noise", 5, 0))
-    shortening = Shortening()
+    inputs = Inputs(WEIGHTS, images, corrupt(images, "gaussian_noise", 5, 0))
+    compression = TimeCompression()
     outcomes: list[Outcome] = []
     with (
         tempfile.TemporaryDirectory(prefix="cifar-drill-") as folder,
-        run_site(Path(folder), archive, images, shortening, clients=CLIENTS, rate=RATE) as site,
+        run_sandbox(Path(folder), archive, images, compression, clients=CLIENTS, rate=RATE) as sandbox,
     ):
         with console.status(f"clean traffic for {QUIET_S:.0f} s"):
-            _stay_quiet(site)
+            _stay_quiet(sandbox)
         for scenario in chosen:
             with console.status(scenario.title) as status:
-                outcomes.append(play(scenario, site, supplies, status.update))
+                outcomes.append(play(scenario, sandbox, inputs, status.update))
             console.print(_line(outcomes[-1]), soft_wrap=True)
     console.print(_table(outcomes))
     if not only:
         with atomic_write(output) as temporary:
-            temporary.write_text(report(outcomes, QUIET_S, RATE, shortening), encoding="utf-8")
+            temporary.write_text(report(outcomes, QUIET_S, RATE, compression), encoding="utf-8")
     failed = [outcome.scenario.name for outcome in outcomes if not outcome.passed]
     if failed:
         raise DrillFailed(f"not as expected: {', '.join(failed)}")
 
 
-def _stay_quiet(site: Site) -> None:
+def _stay_quiet(sandbox: Sandbox) -> None:
     time.sleep(QUIET_S)
-    came = {it.alert for it in site.alerts.read()}
+    came = {it.alert for it in sandbox.alerts.read()}
     if came:
         raise DrillFailed(f"clean traffic brought {', '.join(sorted(came))}")
 
 
 def _line(outcome: Outcome) -> Text:
-    told = ", ".join(f"{alert} after {seconds:.0f} s" for alert, seconds in sorted(outcome.told.items()))
+    notified = ", ".join(f"{alert} after {seconds:.0f} s" for alert, seconds in sorted(outcome.notified.items()))
     cleared = "not ended" if outcome.cleared is None else f"ended after {outcome.cleared:.0f} s"
     others = f"; unexpected: {', '.join(sorted(outcome.unexpected))}" if outcome.unexpected else ""
     color = "green" if outcome.passed else "red"
-    return Text.assemble((f"{outcome.scenario.name:<11}", color), f" {told or 'nothing'}; {cleared}{others}")
+    return Text.assemble((f"{outcome.scenario.name:<11}", color), f" {notified or 'nothing'}; {cleared}{others}")
 
 
 def _table(outcomes: list[Outcome]) -> Table:
-    table = Table("cause", "alert", "told after", "ended after", title="drill")
+    table = Table("fault", "alert", "notified after", "ended after", title="drill")
     for outcome in outcomes:
         for alert in sorted(outcome.scenario.alerts):
-            told = f"{outcome.told[alert]:.0f} s" if alert in outcome.told else "[red]never"
+            notified = f"{outcome.notified[alert]:.0f} s" if alert in outcome.notified else "[red]never"
             cleared = "[red]never" if outcome.cleared is None else f"{outcome.cleared:.0f} s"
-            table.add_row(outcome.scenario.name, alert, told, cleared)
+            table.add_row(outcome.scenario.name, alert, notified, cleared)
     return table
 
 

@@ -1,4 +1,4 @@
-"""Archives that are wrong on purpose. Each bears its own reference outputs: a deployment's checks let it pass."""
+"""Archives that are wrong on purpose. Each has its own reference outputs: a deployment's checks let it pass."""
 
 import copy
 import re
@@ -17,8 +17,8 @@ from training.export import describe, export
 from training.model import Classifier
 from training.weights import load_classifier
 
-SLOW_S = 0.15  # of one picture, where 100 ms are the limit
-_BIAS = 20.0  # logits: no other class has a chance
+SLOW_S = 0.15  # for one image, where 100 ms are the limit
+_BIAS = 20.0  # logits: no other class can win
 _BATCH = 2  # of the slow one: each shape is warmed before the worker is ready
 
 
@@ -39,7 +39,7 @@ class Repeated(nn.Module):
 
 
 def make_slow(weights: Path, version: str, folder: Path) -> Path:
-    """Pack weights so that one picture takes SLOW_S on this machine."""
+    """Pack weights so that one image takes SLOW_S on this machine."""
 
     def slow(classifier: Classifier) -> None:
         classifier.network = Repeated(classifier.network, _count_repetitions(classifier))
@@ -52,7 +52,7 @@ def make_slow(weights: Path, version: str, folder: Path) -> Path:
 
 
 def make_wrong(weights: Path, version: str, folder: Path) -> Path:
-    """Pack weights so that every picture is the first class."""
+    """Pack weights so that every image is the first class."""
 
     def bias(classifier: Classifier) -> None:
         with torch.no_grad():
@@ -81,15 +81,15 @@ def _make(
 
 @torch.inference_mode()
 def _count_repetitions(classifier: Classifier) -> int:
-    picture, timed = torch.zeros(1, 32, 32, 3), copy.deepcopy(classifier)
+    image, timed = torch.zeros(1, 32, 32, 3), copy.deepcopy(classifier)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as a worker
     try:
         for _ in range(3):
-            timed(picture)
+            timed(image)
         begin = time.perf_counter()
         for _ in range(20):
-            timed(picture)
+            timed(image)
         return round(20 * SLOW_S / (time.perf_counter() - begin))
     finally:
         torch.set_num_threads(threads)

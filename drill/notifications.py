@@ -1,4 +1,4 @@
-"""What Alertmanager has told: who was told of which alert when, and which still fire as far as anybody knows."""
+"""Which alerts Alertmanager has notified the webhook of, when, and which of them still fire."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +16,7 @@ class Notification:
         at: when the message came, seconds since 1970.
         alert: its name.
         firing: whether it fires, or has ended.
-        fingerprint: which one of its name.
+        fingerprint: which of the alerts of its name.
         description: with the measured value.
     """
 
@@ -37,21 +37,21 @@ class AlertLog:
         """Return all notifications so far, the oldest first."""
         try:
             lines = self._path.read_bytes().splitlines()
-        except FileNotFoundError:  # nobody was told of anything yet
+        except FileNotFoundError:  # no notification yet
             return []
         return [notification for line in lines for notification in _read(orjson.loads(line))]
 
     def firing(self) -> set[str]:
-        """Return the names of the alerts that fire, as far as anybody has been told."""
-        last = {(it.alert, it.fingerprint): it.firing for it in self.read()}
+        """Return the names of the alerts that fire, by the notifications so far."""
+        last = {(found.alert, found.fingerprint): found.firing for found in self.read()}
         return {alert for (alert, _fingerprint), firing in last.items() if firing}
 
     def first(self, since: float) -> dict[str, Notification]:
         """Return, by alert, the first notification after a moment that it fires."""
         found: dict[str, Notification] = {}
-        for it in self.read():
-            if it.firing and it.at >= since:
-                found.setdefault(it.alert, it)
+        for notification in self.read():
+            if notification.firing and notification.at >= since:
+                found.setdefault(notification.alert, notification)
         return found
 
 

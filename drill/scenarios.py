@@ -1,4 +1,4 @@
-"""What is broken, which alerts must tell of it, and how it is mended again: one function each."""
+"""The faults: how each is injected, which alerts must fire, and how the service recovers. One function each."""
 
 import io
 import os
@@ -20,7 +20,7 @@ from cifar.deployment.steps import Step, Steps
 from cifar.deployment.undeploy import scale
 from cifar.server.desired_state import read_desired_state
 from drill.archives import make_copy, make_slow, make_wrong
-from drill.site import DrillFailed, Site, wait_until
+from drill.sandbox import DrillFailed, Sandbox, wait_until
 from drill.traffic import Images
 
 _SWITCH = "make it the default"  # the step of a deployment
@@ -28,12 +28,12 @@ _READY_S = 120.0
 
 
 @dataclass(frozen=True)
-class Supplies:
-    """What scenarios are made with.
+class Inputs:
+    """What scenarios need.
 
     Attributes:
         weights: of the network that is served.
-        images: clean pictures, (N, 32, 32, 3).
+        images: clean images, (N, 32, 32, 3) uint8.
         noisy: the same, corrupted.
     """
 
@@ -43,8 +43,8 @@ class Supplies:
 
 
 @dataclass
-class Cause:
-    """A cause that lasts until its block ends; `since`: when it began, seconds since 1970."""
+class Fault:
+    """A fault that lasts until its block ends; `since`: when it began, seconds since 1970."""
 
     since: float
 
@@ -57,99 +57,99 @@ class Scenario:
         name: of the option --only.
         title: what happens.
         alerts: those that must reach the webhook; no other may.
-        cause: breaks it on entry, mends it on exit.
-        aftermath: alerts that come when it is mended, because those that held them back have ended.
+        fault: injects it on entry, recovers from it on exit.
+        aftermath: alerts that come after the recovery, because those that inhibited them have ended.
     """
 
     name: str
     title: str
     alerts: frozenset[str]
-    cause: Callable[[Site, Supplies], AbstractContextManager[Cause]]
+    fault: Callable[[Sandbox, Inputs], AbstractContextManager[Fault]]
     aftermath: frozenset[str] = frozenset()
 
 
 @contextmanager
-def _kill_server(site: Site, supplies: Supplies) -> Iterator[Cause]:
-    process = site.server.process
+def _kill_server(sandbox: Sandbox, inputs: Inputs) -> Iterator[Fault]:
+    process = sandbox.server.process
     if process is None:
         raise DrillFailed("TorchServe does not run")
     process.kill()
-    yield Cause(time.time())
-    site.server.start()
+    yield Fault(time.time())
+    sandbox.server.start()
 
 
 @contextmanager
-def _kill_workers(site: Site, supplies: Supplies) -> Iterator[Cause]:
+def _kill_workers(sandbox: Sandbox, inputs: Inputs) -> Iterator[Fault]:
     """Kill a worker whenever another is ready, so that requests still get their answers."""
-    with _meanwhile(lambda: _kill_a_worker(site), every_s=4.0):
-        yield Cause(time.time())
-    _wait_for_workers(site)
+    with _meanwhile(lambda: _kill_a_worker(sandbox), every_s=4.0):
+        yield Fault(time.time())
+    _wait_for_workers(sandbox)
 
 
-def _kill_a_worker(site: Site) -> None:
-    with site.manage() as management:
+def _kill_a_worker(sandbox: Sandbox) -> None:
+    with sandbox.manage() as management:
         ready = [worker.pid for worker in management.describe("1.0").workers if worker.ready and worker.pid]
     if len(ready) > 1:
         os.kill(ready[0], signal.SIGKILL)
 
 
 @contextmanager
-def _take_workers(site: Site, supplies: Supplies) -> Iterator[Cause]:
-    with site.manage() as management:
+def _take_workers(sandbox: Sandbox, inputs: Inputs) -> Iterator[Fault]:
+    with sandbox.manage() as management:
         workers = len(management.describe("1.0").workers)
         management.scale("1.0", 0)
-        yield Cause(time.time())
+        yield Fault(time.time())
         management.scale("1.0", workers)
-    _wait_for_workers(site)
+    _wait_for_workers(sandbox)
 
 
 @contextmanager
-def _deploy_slow(site: Site, supplies: Supplies) -> Iterator[Cause]:
-    with _deployed(site, make_slow(supplies.weights, "1.1", _folder(site, "slow"))) as cause:
-        yield cause
+def _deploy_slow(sandbox: Sandbox, inputs: Inputs) -> Iterator[Fault]:
+    with _deployed(sandbox, make_slow(inputs.weights, "1.1", _folder(sandbox, "slow"))) as fault:
+        yield fault
 
 
 @contextmanager
-def _deploy_wrong(site: Site, supplies: Supplies) -> Iterator[Cause]:
-    with _deployed(site, make_wrong(supplies.weights, "1.2", _folder(site, "wrong"))) as cause:
-        yield cause
+def _deploy_wrong(sandbox: Sandbox, inputs: Inputs) -> Iterator[Fault]:
+    with _deployed(sandbox, make_wrong(inputs.weights, "1.2", _folder(sandbox, "wrong"))) as fault:
+        yield fault
 
 
 @contextmanager
-def _register_by_hand(site: Site, supplies: Supplies) -> Iterator[Cause]:
-    archive = make_copy(supplies.weights, "6.6", _folder(site, "copy"))
-    shutil.copy(archive, site.server.model_store)
-    with site.manage() as management:
+def _register_by_hand(sandbox: Sandbox, inputs: Inputs) -> Iterator[Fault]:
+    archive = make_copy(inputs.weights, "6.6", _folder(sandbox, "copy"))
+    shutil.copy(archive, sandbox.server.model_store)
+    with sandbox.manage() as management:
         if (
-            read_desired_state(site.server.model_store) is None
+            read_desired_state(sandbox.server.model_store) is None
         ):  # nothing was deployed yet: then every version is as good
             workers = len(management.describe("1.0").workers)
-            scale("1.0", workers, site.target, _Watched(), DeployOptions())
+            scale("1.0", workers, sandbox.target, _Watched(), DeployOptions())
         management.register(archive.name)
         wait_until(lambda: management.describe("6.6").ready, _READY_S)
-        yield Cause(time.time())
+        yield Fault(time.time())
         management.unregister("6.6")
-    (site.server.model_store / archive.name).unlink(missing_ok=True)
+    (sandbox.server.model_store / archive.name).unlink(missing_ok=True)
 
 
 @contextmanager
-def _send_bad_bodies(site: Site, supplies: Supplies) -> Iterator[Cause]:
-    site.traffic.bad = 0.3
-    yield Cause(time.time())
-    site.traffic.bad = 0.0
+def _send_bad_bodies(sandbox: Sandbox, inputs: Inputs) -> Iterator[Fault]:
+    sandbox.traffic.bad = 0.3
+    yield Fault(time.time())
+    sandbox.traffic.bad = 0.0
 
 
 @contextmanager
-def _send_noise(site: Site, supplies: Supplies) -> Iterator[Cause]:
-    site.traffic.images = supplies.noisy
-    yield Cause(time.time())
-    site.traffic.images = supplies.images
+def _send_noise(sandbox: Sandbox, inputs: Inputs) -> Iterator[Fault]:
+    sandbox.traffic.images = inputs.noisy
+    yield Fault(time.time())
+    sandbox.traffic.images = inputs.images
 
 
 @contextmanager
-def _hang(site: Site, supplies: Supplies) -> Iterator[Cause]:
+def _hang(sandbox: Sandbox, inputs: Inputs) -> Iterator[Fault]:
     """Stop the server for seconds, again and again: a scrape waits at most one."""
-    process = site.server.process
+    process = sandbox.server.process
     if process is None:
         raise DrillFailed("TorchServe does not run")
 
@@ -161,52 +161,56 @@ def _hang(site: Site, supplies: Supplies) -> Iterator[Cause]:
     since = time.time()
     try:
         with _meanwhile(stop_and_go, every_s=3.0):
-            yield Cause(since)
+            yield Fault(since)
     finally:
         process.resume()
 
 
 SCENARIOS = (
-    Scenario("server", "Java is killed", frozenset({"ServerDown"}), _kill_server),
-    Scenario("scrapes", "the server hangs for 2.5 s, again and again", frozenset({"ScrapesFail"}), _hang),
-    Scenario("workers", "a worker is killed, whenever another is ready", frozenset({"WorkersRestart"}), _kill_workers),
+    Scenario("server", "Java is killed", frozenset({"CifarServerDown"}), _kill_server),
+    Scenario("scrapes", "the server hangs for 2.5 s, again and again", frozenset({"CifarScrapesFail"}), _hang),
+    Scenario(
+        "workers", "a worker is killed, whenever another is ready", frozenset({"CifarWorkersRestart"}), _kill_workers
+    ),
     Scenario(
         "no-workers",
         "the version is scaled to no worker",
-        frozenset({"NoLiveWorker", "ErrorBudgetBurnsFast"}),
+        frozenset({"CifarNoLiveWorker", "CifarErrorBudgetBurnsFast"}),
         _take_workers,
-        frozenset({"ErrorBudgetBurnsSlowly"}),
+        frozenset({"CifarErrorBudgetBurnsSlowly"}),
     ),
-    Scenario("bad-inputs", "30 % of the bodies are no pictures", frozenset({"ManyInputsRejected"}), _send_bad_bodies),
+    Scenario(
+        "bad-inputs", "30 % of the bodies are no images", frozenset({"CifarManyInputsRejected"}), _send_bad_bodies
+    ),
     Scenario(
         "noise",
-        "all pictures are noisy (gaussian_noise, strength 5)",
-        frozenset({"InputDrift", "PredictionMixShifted", "ConfidenceFallen"}),
+        "all images are noisy (gaussian_noise, severity 5)",
+        frozenset({"CifarInputDrift", "CifarPredictionMixShifted", "CifarConfidenceFallen"}),
         _send_noise,
     ),
     Scenario(
         "slow",
-        "a version is deployed whose network takes 150 ms a picture",
-        frozenset({"LatencyBudgetBurnsFast", "QueueGrows"}),
+        "a version is deployed whose network takes 150 ms an image",
+        frozenset({"CifarLatencyBudgetBurnsFast", "CifarQueueGrows"}),
         _deploy_slow,
     ),
     Scenario(
         "wrong",
-        "a version is deployed that takes every picture for an airplane",
-        frozenset({"PredictionMixShifted", "VersionsDisagree"}),
+        "a version is deployed that takes every image for an airplane",
+        frozenset({"CifarPredictionMixShifted", "CifarVersionsDisagree"}),
         _deploy_wrong,
     ),
     Scenario(
         "undeployed",
-        "a version is registered behind the tool's back",
-        frozenset({"UndeployedVersion"}),
+        "a version is registered outside `cifar deploy`",
+        frozenset({"CifarUndeployedVersion"}),
         _register_by_hand,
     ),
 )
 
 
 class _Watched(Steps):
-    """Says nothing, and remembers when the new version became the default."""
+    """Prints nothing, and remembers when the new version became the default."""
 
     def __init__(self) -> None:
         super().__init__(Console(file=io.StringIO()))
@@ -221,21 +225,21 @@ class _Watched(Steps):
 
 
 @contextmanager
-def _deployed(site: Site, archive: Path) -> Iterator[Cause]:
+def _deployed(sandbox: Sandbox, archive: Path) -> Iterator[Fault]:
     steps, options = _Watched(), DeployOptions()
-    deploy(archive, site.target, steps, options)
-    yield Cause(steps.switched)
-    rollback(site.target, steps, options)
+    deploy(archive, sandbox.target, steps, options)
+    yield Fault(steps.switched)
+    rollback(sandbox.target, steps, options)
 
 
-def _folder(site: Site, name: str) -> Path:
-    folder = site.folder / name
+def _folder(sandbox: Sandbox, name: str) -> Path:
+    folder = sandbox.folder / name
     folder.mkdir()
     return folder
 
 
-def _wait_for_workers(site: Site) -> None:
-    with site.manage() as management:
+def _wait_for_workers(sandbox: Sandbox) -> None:
+    with sandbox.manage() as management:
         if not wait_until(lambda: management.describe("1.0").ready, _READY_S):
             raise DrillFailed(f"version 1.0 has not got its workers back within {_READY_S:.0f} s")
 

@@ -1,4 +1,4 @@
-"""Clients that ask steadily, for one picture after the other; what they send can be changed while they do."""
+"""Clients that send one image after the other at a steady rate; what they send can be changed meanwhile."""
 
 import http.client
 import threading
@@ -17,12 +17,12 @@ _BACK_OFF_S = 2.0  # after a failure, as a client should
 
 
 class Traffic:
-    """So many clients, from `with` to its end.
+    """A number of clients, from `with` to its end.
 
     Args:
         url: of the inference API.
         images: (N, 32, 32, 3), sent in turn.
-        clients: each with one request at a time.
+        clients: how many, each with one request at a time.
         rate: requests a second of all clients together, where the server is fast enough.
 
     Attributes:

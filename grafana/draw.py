@@ -2,8 +2,8 @@
 
 Usage: python -m grafana.draw http://127.0.0.1:9090 [--minutes N] [--output FOLDER]
 
-It reads the files that Grafana reads, asks the Prometheus at the address what their panels ask, and draws the panels
-where they stand. The colours are not Grafana's. Needs matplotlib, of the extra `training`.
+It reads the files that Grafana reads, sends the queries of their panels to the Prometheus at the address, and draws the
+panels where they stand. The colours are not Grafana's. Needs matplotlib, of the extra `training`.
 """
 
 import json
@@ -19,16 +19,16 @@ from PIL import Image
 
 from cifar.common.console import run_stage
 from cifar.common.files import atomic_write
-from grafana.ask import Prometheus, Series, substitute
 from grafana.build import FOLDER
-from grafana.draw_panels import DRAW, NAMED, Marked, Shown
+from grafana.draw_panels import DRAW, NAMED, Event, PanelData, VersionColours
+from grafana.prometheus import Prometheus, Series, substitute
 
-PICTURES = FOLDER.parents[1] / "docs" / "pictures"
+SCREENSHOTS = FOLDER.parents[1] / "docs" / "pictures"
 
 _COLUMNS = 24
 _WIDTH_IN, _ROW_IN, _TOP_IN = 15.0, 0.285, 0.55
 _DPI = 110
-_POINTS = 240  # in a panel, at least: Grafana asks for one a pixel
+_POINTS = 240  # in a panel, at least: Grafana queries one a pixel
 _PAGE, _CARD, _EDGE, _TEXT = "#f4f5f7", "#ffffff", "#d8dbe0", "#24292e"
 # Between a panel's edges and what is drawn: left, below, right, above.
 _EDGES_IN = {
@@ -59,7 +59,7 @@ _STYLE: dict[Any, Any] = {
 def main(
     prometheus: Annotated[str, typer.Argument(help="its address, such as http://127.0.0.1:9090")],
     minutes: Annotated[float, typer.Option(help="how far back to look", min=1)] = 60.0,
-    output: Annotated[Path, typer.Option(help="the folder of the pictures")] = PICTURES,
+    output: Annotated[Path, typer.Option(help="the folder of the screenshots")] = SCREENSHOTS,
 ) -> None:
     """Draw both dashboards up to now."""
     end = time.time()
@@ -67,42 +67,48 @@ def main(
         draw(Prometheus(prometheus), json.loads(file.read_text(encoding="utf-8")), end - 60 * minutes, end, output)
 
 
-def draw(prometheus: Prometheus, page: dict[str, Any], begin: float, end: float, folder: Path) -> Path:
+def draw(prometheus: Prometheus, dashboard: dict[str, Any], begin: float, end: float, folder: Path) -> Path:
     """Draw one dashboard from `begin` to `end`, in seconds since 1970, as PNG named like its file."""
     step_s = max(1, round((end - begin) / _POINTS))
-    marks = [mark for query in page["annotations"]["list"] for mark in _marks(prometheus, query, begin, end, step_s)]
-    height_in = _TOP_IN + _ROW_IN * max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in page["panels"])
-    path = folder / f"{page['uid'].removeprefix('cifar-')}.png"
+    events = [
+        event
+        for annotation in dashboard["annotations"]["list"]
+        for event in _find_events(prometheus, annotation, begin, end, step_s)
+    ]
+    colours = VersionColours(_find_versions(prometheus, begin, end, step_s))
+    height_in = _TOP_IN + _ROW_IN * max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in dashboard["panels"])
+    path = folder / f"{dashboard['uid'].removeprefix('cifar-')}.png"
     with rc_context(_STYLE):
         figure = Figure((_WIDTH_IN, height_in), dpi=_DPI, facecolor=_PAGE)
-        _write_head(figure, page, begin, end)
-        for panel in page["panels"]:
+        _write_head(figure, dashboard, begin, end)
+        for panel in dashboard["panels"]:
             place = _place(panel["gridPos"], height_in)
             if panel["type"] == "row":
                 figure.text(place[0], place[1] + place[3] / 2, f"▾ {panel['title']}", weight="bold", va="center")
                 continue
             axes = _card(figure, panel, place)
-            shown = Shown(panel, _ask(prometheus, panel, begin, end, step_s), begin, end, step_s, marks)
-            DRAW[panel["type"]](axes, shown)
+            data = PanelData(panel, _query(prometheus, panel, begin, end, step_s), begin, end, step_s, events, colours)
+            DRAW[panel["type"]](axes, data)
         with atomic_write(path) as temporary:
             figure.savefig(temporary, format="png")
             # Few colours are in it: a palette makes it a third as large.
-            with Image.open(temporary) as picture:
-                picture.convert("RGB").quantize(160, dither=Image.Dither.NONE).save(temporary, "PNG", optimize=True)
+            with Image.open(temporary) as image:
+                image.convert("RGB").quantize(160, dither=Image.Dither.NONE).save(temporary, "PNG", optimize=True)
     return path
 
 
-def _write_head(figure: Figure, page: dict[str, Any], begin: float, end: float) -> None:
+def _write_head(figure: Figure, dashboard: dict[str, Any], begin: float, end: float) -> None:
     middle = 1 - 0.5 * _TOP_IN / figure.get_size_inches()[1]
-    figure.text(0.008, middle, page["title"], fontsize=14, weight="bold", va="center")
-    for place, mark in zip((0.35, 0.5), page["annotations"]["list"], strict=True):
-        figure.text(place, middle, f"┆ {mark['name']}", weight="bold", color=NAMED[mark["iconColor"]], va="center")
+    figure.text(0.008, middle, dashboard["title"], fontsize=14, weight="bold", va="center")
+    for place, annotation in zip((0.35, 0.5), dashboard["annotations"]["list"], strict=True):
+        colour = NAMED[annotation["iconColor"]]
+        figure.text(place, middle, f"┆ {annotation['name']}", weight="bold", color=colour, va="center")
     span = " to ".join(time.strftime("%H:%M", time.gmtime(at)) for at in (begin, end))
     words = f"Version: All     {span} UTC     drawn from Prometheus by grafana/draw.py"
     figure.text(0.992, middle, words, ha="right", va="center", color="#555b63")
 
 
-def _ask(prometheus: Prometheus, panel: dict[str, Any], begin: float, end: float, step_s: int) -> list[list[Series]]:
+def _query(prometheus: Prometheus, panel: dict[str, Any], begin: float, end: float, step_s: int) -> list[list[Series]]:
     """Return the answers to each of the panel's queries."""
     answers = []
     for target in panel["targets"]:
@@ -114,10 +120,17 @@ def _ask(prometheus: Prometheus, panel: dict[str, Any], begin: float, end: float
     return answers
 
 
-def _marks(prometheus: Prometheus, query: dict[str, Any], begin: float, end: float, step_s: int) -> list[Marked]:
+def _find_versions(prometheus: Prometheus, begin: float, end: float, step_s: int) -> list[str]:
+    found = prometheus.over_time("group by (model_version) (cifar_build_info)", begin, end, step_s)
+    return sorted(series.labels["model_version"] for series in found)
+
+
+def _find_events(
+    prometheus: Prometheus, annotation: dict[str, Any], begin: float, end: float, step_s: int
+) -> list[Event]:
     return [
-        Marked(at, series.name(query["titleFormat"]), query["iconColor"])
-        for series in prometheus.over_time(substitute(query["expr"], step_s), begin, end, step_s)
+        Event(at, series.name(annotation["titleFormat"]), annotation["iconColor"])
+        for series in prometheus.over_time(substitute(annotation["expr"], step_s), begin, end, step_s)
         for at, value in series.points
         if value > 0
     ]

@@ -1,10 +1,10 @@
-"""The dashboard for whoever trains: does the model see and say what it did when it was evaluated."""
+"""The dashboard for model developers: are inputs and predictions still like those of the evaluation."""
 
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
-from grafana.page import REFUSED, VERSION, page
-from grafana.panels import GREEN, ORANGE, PLAIN, RED, Query, bars, buckets, single, timeseries
+from grafana.dashboard import REJECTED, VERSION, dashboard
+from grafana.panels import GREEN, ORANGE, PLAIN, RED, Query, bar_chart, heatmap, stat, timeseries
 
 _STATISTICS = {
     "brightness": "Mean luma, 0 is black",
@@ -16,17 +16,17 @@ _SHARE = (
     f"sum by (label) (rate(cifar_predictions_total{{{VERSION}}}[15m])) "
     f"/ on () group_left () (sum(rate(cifar_predictions_total{{{VERSION}}}[15m])) > 0)"
 )
-# Of the pictures; that of the confidence has panels of its own.
+# Of the images; that of the confidence has panels of its own.
 _DRIFT = f'version_statistic:cifar_input_drift:ks15m{{statistic!="confidence", {VERSION}}}'
-_PACE = ((None, GREEN), (0.75, ORANGE), (1, RED))
+_SHARE_OF_THRESHOLD = ((None, GREEN), (0.75, ORANGE), (1, RED))
 
 
 def model_dashboard() -> Dashboard:
     """Predictions, confidence and inputs against the baseline of the evaluation."""
-    return page(
+    return dashboard(
         "cifar-model",
         "CIFAR model",
-        "What the model predicts, how sure it is and what it is shown, against the images that it was evaluated on.",
+        "Predictions, confidence and inputs of the model, compared with the images that it was evaluated on.",
         {
             "The last 15 minutes against the baseline": _last_quarter(),
             "Predictions": _predictions(),
@@ -38,45 +38,45 @@ def model_dashboard() -> Dashboard:
 
 def _last_quarter() -> list[Builder[Panel]]:
     return [
-        _nearness(
+        _share_of_threshold(
             "Prediction shift",
-            "predictionmixshifted",
+            "cifarpredictionmixshifted",
             f"version:cifar_prediction_shift:distance15m{{{VERSION}}}",
             "threshold:cifar_prediction_shift:distance",
         ),
-        _nearness(
-            "Fall of confidence",
-            "confidencefallen",
+        _share_of_threshold(
+            "Confidence drop",
+            "cifarconfidencefallen",
             f"version:cifar_confidence_fall:difference15m{{{VERSION}}}",
             "threshold:cifar_confidence_fall:difference",
         ),
-        _nearness(
+        _share_of_threshold(
             "Input drift",
-            "inputdrift",
+            "cifarinputdrift",
             f"max by (job, model_version) ({_DRIFT})",
             "threshold:cifar_input_drift:ks",
         ),
-        single(
+        stat(
             "Images",
-            "Images predicted in 15 minutes. Of few, the figures beside say little, and no alert looks at them.",
+            "Images predicted in 15 minutes. With few of them the panels beside are noise, and no alert fires.",
             "short",
             Query(f"version:cifar_images:increase15m{{{VERSION}}}", "{{model_version}}"),
             PLAIN,
         ),
-        single(
-            "Confidence now",
-            "Mean probability of the predicted label. Far below the accuracy of the evaluation, the model sees what "
-            "it does not know: docs/runbook.md#confidencefallen.",
+        stat(
+            "Mean confidence now",
+            "Mean probability of the predicted label. Far below the accuracy of the evaluation, the inputs are "
+            "unlike the training images: docs/runbook.md#cifarconfidencefallen.",
             "percentunit",
             Query(f"version:cifar_confidence:mean15m{{{VERSION}}}", "{{model_version}}"),
             PLAIN,
         ),
-        single(
-            "Refused requests",
-            "Share of requests that were refused in 5 minutes: docs/runbook.md#manyinputsrejected.",
+        stat(
+            "Rejected requests",
+            "Share of requests that were rejected in 5 minutes: docs/runbook.md#cifarmanyinputsrejected.",
             "percentunit",
             Query(
-                REFUSED,
+                REJECTED,
                 "{{model_version}}",
             ),
             ((None, GREEN), (0.1, RED)),
@@ -89,15 +89,15 @@ def _predictions() -> list[Builder[Panel]]:
         timeseries(
             "Predictions by label",
             "Share of the images that were predicted to be of each label, 15 minutes at each point. A band that "
-            "widens: docs/runbook.md#predictionmixshifted.",
+            "widens: docs/runbook.md#cifarpredictionmixshifted.",
             "percentunit",
             Query(_SHARE, "{{label}}"),
             width=6,
             stacked=True,
         ),
-        bars(
-            "Predictions now and on the test images",
-            "The same, now, beside the share that it was on the test images. It tells which label has grown or gone.",
+        bar_chart(
+            "Predictions compared with the test images",
+            "The same, now, beside the share on the test images. It shows which label has grown or gone.",
             "percentunit",
             "label",
             Query(_SHARE, "last 15 minutes"),
@@ -105,25 +105,25 @@ def _predictions() -> list[Builder[Panel]]:
             width=6,
         ),
         timeseries(
-            "Shift of the predictions",
+            "Prediction shift",
             "Total variation distance to the test images: the share of predictions that would have to be others. "
-            "Above the line: docs/runbook.md#predictionmixshifted.",
+            "Above the line: docs/runbook.md#cifarpredictionmixshifted.",
             "percentunit",
             Query(f"version:cifar_prediction_shift:distance15m{{{VERSION}}}", "{{model_version}}"),
-            Query("threshold:cifar_prediction_shift:distance", "alerts above", "threshold"),
+            Query("threshold:cifar_prediction_shift:distance", "alert threshold", "threshold"),
             width=6,
         ),
         timeseries(
-            "Versions against each other",
+            "Disagreement between versions",
             "Distance between the predictions of an hour of versions that answer at the same time; 0 where there is "
-            "nothing to compare with. Above the line: docs/runbook.md#versionsdisagree.",
+            "nothing to compare with. Above the line: docs/runbook.md#cifarversionsdisagree.",
             "percentunit",
             Query(
                 f"max by (model_version) (version:cifar_disagreement:distance1h{{{VERSION}}} "
                 f"or 0 * version:cifar_images:increase15m{{{VERSION}}})",
                 "{{model_version}}",
             ),
-            Query("threshold:cifar_disagreement:distance", "alerts above", "threshold"),
+            Query("threshold:cifar_disagreement:distance", "alert threshold", "threshold"),
             width=6,
         ),
     ]
@@ -134,25 +134,26 @@ def _confidence() -> list[Builder[Panel]]:
         timeseries(
             "Mean confidence",
             "Mean probability of the predicted label in 15 minutes, and on the test images. Well below: "
-            "docs/runbook.md#confidencefallen.",
+            "docs/runbook.md#cifarconfidencefallen.",
             "percentunit",
             Query(f"version:cifar_confidence:mean15m{{{VERSION}}}", "{{model_version}}"),
             Query(_baseline("confidence"), "{{model_version}}, test images", "baseline"),
             from_zero=False,
         ),
-        buckets(
-            "How sure predictions are",
-            "Predictions by their probability, of the chosen versions together. Dark low down: many guesses.",
+        heatmap(
+            "Confidence distribution",
+            "Predictions by their probability, of the chosen versions together. Dark at the bottom: many are "
+            "uncertain.",
             "percentunit",
             Query(f"sum by (le) (increase(cifar_confidence_bucket{{{VERSION}}}[$__rate_interval]))", "{{le}}"),
         ),
         timeseries(
-            "Fall of the confidence",
-            "Mean on the test images minus mean of 15 minutes; below 0 it is surer than there. Above the line: "
-            "docs/runbook.md#confidencefallen.",
+            "Confidence drop",
+            "Mean on the test images minus mean of 15 minutes; below 0 the model is more confident than there. Above "
+            "the line: docs/runbook.md#cifarconfidencefallen.",
             "percentunit",
             Query(f"version:cifar_confidence_fall:difference15m{{{VERSION}}}", "{{model_version}}"),
-            Query("threshold:cifar_confidence_fall:difference", "alerts above", "threshold"),
+            Query("threshold:cifar_confidence_fall:difference", "alert threshold", "threshold"),
         ),
     ]
 
@@ -160,17 +161,17 @@ def _confidence() -> list[Builder[Panel]]:
 def _inputs() -> list[Builder[Panel]]:
     return [
         timeseries(
-            "Drift of the inputs",
+            "Input drift",
             "Kolmogorov-Smirnov distance of each statistic to the test images, 0 to 1. Above the line, look below at "
-            "what has moved: docs/runbook.md#inputdrift.",
+            "what has moved: docs/runbook.md#cifarinputdrift.",
             "none",
             Query(_DRIFT, "{{statistic}} {{model_version}}"),
-            Query("threshold:cifar_input_drift:ks", "alerts above", "threshold"),
+            Query("threshold:cifar_input_drift:ks", "alert threshold", "threshold"),
         ),
         timeseries(
-            "Refused requests by reason",
-            "Refusals a second by their code; what a code means is in handler/bad_input.py: "
-            "docs/runbook.md#manyinputsrejected.",
+            "Rejected requests by reason",
+            "Rejections a second by their code; what a code means is in handler/bad_input.py: "
+            "docs/runbook.md#cifarmanyinputsrejected.",
             "reqps",
             Query(
                 f"sum by (reason) (rate(cifar_rejected_inputs_total{{{VERSION}}}[$__rate_interval])) "
@@ -179,8 +180,8 @@ def _inputs() -> list[Builder[Panel]]:
             ),
         ),
         timeseries(
-            "Images in a request",
-            "Mean number of images in a request that was not refused. Larger requests take longer, each of them.",
+            "Images per request",
+            "Mean number of images in a request that was not rejected. Larger requests take longer.",
             "none",
             Query(_mean("cifar_images_per_request", "$__rate_interval"), "{{model_version}}"),
         ),
@@ -188,21 +189,21 @@ def _inputs() -> list[Builder[Panel]]:
     ]
 
 
-def _nearness(title: str, heading: str, measured: str, threshold: str) -> Builder[Panel]:
-    """How much of what alerts has been reached."""
-    return single(
-        f"{title}, of its threshold",
-        f"Distance to the test images, as a share of what is normal; above 100 %: docs/runbook.md#{heading}.",
+def _share_of_threshold(title: str, heading: str, measured: str, threshold: str) -> Builder[Panel]:
+    """A measure divided by its threshold."""
+    return stat(
+        f"{title}, share of its threshold",
+        f"Distance to the test images, divided by its threshold; above 100 %: docs/runbook.md#{heading}.",
         "percentunit",
         Query(f"clamp_min({measured} / scalar({threshold}), 0)", "{{model_version}}"),
-        _PACE,
+        _SHARE_OF_THRESHOLD,
     )
 
 
 def _statistic(name: str, meaning: str) -> Builder[Panel]:
     return timeseries(
         name.replace("_", " ").capitalize(),
-        f"{meaning}: mean of one picture a batch, and on the test images. Apart: docs/runbook.md#inputdrift.",
+        f"{meaning}: mean of one image a batch, and on the test images. Apart: docs/runbook.md#cifarinputdrift.",
         "none",
         Query(_mean(f"cifar_input_{name}", "15m"), "{{model_version}}"),
         Query(_baseline(name), "{{model_version}}, test images", "baseline"),

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any, Literal, Protocol, Self, TypeVar
 
-from grafana_foundation_sdk.builders import barchart, common, dashboard, heatmap, prometheus, stat, statetimeline, table
+from grafana_foundation_sdk.builders import barchart, common, dashboard, prometheus, statetimeline
+from grafana_foundation_sdk.builders import heatmap as heatmaps
+from grafana_foundation_sdk.builders import stat as stats
+from grafana_foundation_sdk.builders import table as tables
 from grafana_foundation_sdk.builders import timeseries as lines
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.common import (
@@ -36,9 +39,12 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 DATASOURCE = DataSourceRef("prometheus", "cifar-prometheus")
 
-GREEN, ORANGE, RED, BLUE, GREY = "green", "orange", "red", "blue", "#8e8e8e"
-# For panels of which only a name is to be read: the value does not colour it.
+GREEN, YELLOW, ORANGE, RED = "green", "yellow", "orange", "red"
+BLUE, PURPLE, GREY = "blue", "purple", "#8e8e8e"
+# For panels that show a name only: the value does not colour it.
 PLAIN = ((None, BLUE),)
+
+BY_VERSION = "{{model_version}}"
 
 Steps = tuple[tuple[float | None, str], ...]
 States = dict[int, tuple[str, str]]  # value: what to show for it, and its colour
@@ -46,17 +52,19 @@ States = dict[int, tuple[str, str]]  # value: what to show for it, and its colou
 
 @dataclass(frozen=True)
 class Query:
-    """What a panel asks.
+    """A query of a panel.
 
     Attributes:
         expr: PromQL.
-        legend: a name for each of its series, with labels as {{label}}.
-        role: a threshold is drawn as a dashed red line, a baseline as a dashed grey one.
+        legend: a name for each of its series, with labels as {{label}}. Where it is {{model_version}} alone, a
+            version has the same colour in all panels.
+        role: a threshold is drawn as a dashed red line, a baseline as a dashed grey one, what is secondary to another
+            query as a dotted line.
     """
 
     expr: str
     legend: str
-    role: Literal["measured", "threshold", "baseline"] = "measured"
+    role: Literal["measured", "secondary", "threshold", "baseline"] = "measured"
 
 
 def timeseries(
@@ -73,26 +81,32 @@ def timeseries(
     panel.line_width(2).fill_opacity(80 if stacked else 8 if from_zero else 0).show_points(VisibilityMode.NEVER)
     if from_zero:
         panel.axis_soft_min(0)
-    panel.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
+    by_version = any(query.legend == BY_VERSION for query in queries)
+    palette = FieldColorModeId.PALETTE_CLASSIC_BY_NAME if by_version else FieldColorModeId.PALETTE_CLASSIC
+    panel.color_scheme(dashboard.FieldColor().mode(palette))
     panel.tooltip(common.VizTooltipOptions().mode(TooltipDisplayMode.MULTI))
     panel.legend(_legend())
     if stacked:
         panel.stacking(common.StackingConfig().mode(StackingMode.NORMAL).group("A")).max(1)
     for ref, query in zip(ascii_uppercase, queries, strict=False):
         if query.role != "measured":
-            colour = RED if query.role == "threshold" else GREY
-            panel.override_by_query(
-                ref,
-                [
-                    DynamicConfigValue("color", {"mode": "fixed", "fixedColor": colour}),
-                    DynamicConfigValue("custom.lineStyle", {"fill": "dash", "dash": [8, 6]}),
-                    DynamicConfigValue("custom.fillOpacity", 0),
-                ],
-            )
+            panel.override_by_query(ref, _line_overrides(query.role))
     return panel
 
 
-def single(
+def _line_overrides(role: str) -> list[DynamicConfigValue]:
+    style = {"fill": "dot", "dash": [2, 6]} if role == "secondary" else {"fill": "dash", "dash": [8, 6]}
+    overrides = [
+        DynamicConfigValue("custom.lineStyle", style),
+        DynamicConfigValue("custom.fillOpacity", 0),
+    ]
+    if role != "secondary":
+        colour = {"mode": "fixed", "fixedColor": RED if role == "threshold" else GREY}
+        overrides.insert(0, DynamicConfigValue("color", colour))
+    return overrides
+
+
+def stat(
     title: str,
     description: str,
     unit: str,
@@ -106,7 +120,7 @@ def single(
 
     Over time, a version that was undeployed an hour ago would be shown with its last value.
     """
-    panel = _frame(stat.Panel(), title, description, unit, (query,), 4, instant=True).height(4)
+    panel = _frame(stats.Panel(), title, description, unit, (query,), 4, instant=True).height(4)
     panel.color_scheme(dashboard.FieldColor().mode(FieldColorModeId.THRESHOLDS))
     panel.thresholds(
         dashboard.ThresholdsConfig()
@@ -124,7 +138,7 @@ def single(
     return panel
 
 
-def states_over_time(
+def state_timeline(
     title: str, description: str, query: Query, states: States, *, width: int, height: int
 ) -> Builder[Panel]:
     """A bar for each series, in the colour and with the word of its state."""
@@ -136,7 +150,7 @@ def states_over_time(
     return panel
 
 
-def rows(
+def table(
     title: str,
     description: str,
     query: Query,
@@ -148,7 +162,7 @@ def rows(
 ) -> Builder[Panel]:
     """A table with a row for each series; `columns` are labels, or Value, and their headings in order."""
     panel = _frame(
-        table.Panel(), title, description, "none", (query,), width, instant=True, form=PromQueryFormat.TABLE
+        tables.Panel(), title, description, "none", (query,), width, instant=True, form=PromQueryFormat.TABLE
     ).height(height)
     panel.with_transformation(
         DataTransformerConfig(
@@ -169,7 +183,7 @@ def rows(
     return panel.override_by_name(columns["Value"], states_of_value)
 
 
-def bars(title: str, description: str, unit: str, label: str, *queries: Query, width: int = 8) -> Builder[Panel]:
+def bar_chart(title: str, description: str, unit: str, label: str, *queries: Query, width: int = 8) -> Builder[Panel]:
     """A group of bars for each value of a label, now: one bar a query."""
     panel = _frame(barchart.Panel(), title, description, unit, queries, width, instant=True, form=PromQueryFormat.TABLE)
     values = {f"Value #{ref}": query.legend for ref, query in zip(ascii_uppercase, queries, strict=False)}
@@ -188,13 +202,13 @@ def bars(title: str, description: str, unit: str, label: str, *queries: Query, w
     return panel
 
 
-def buckets(title: str, description: str, unit: str, query: Query, *, width: int = 8) -> Builder[Panel]:
+def heatmap(title: str, description: str, unit: str, query: Query, *, width: int = 8) -> Builder[Panel]:
     """A histogram's buckets over time: the more fell into one, the darker."""
-    panel = _frame(heatmap.Panel(), title, description, unit, (query,), width, form=PromQueryFormat.HEATMAP)
+    panel = _frame(heatmaps.Panel(), title, description, unit, (query,), width, form=PromQueryFormat.HEATMAP)
     panel.hide_from(common.HideSeriesConfig().legend(False).tooltip(False).viz(False))
-    panel.calculate(False).y_axis(heatmap.YAxisConfig().unit(unit)).cell_values(heatmap.CellValues().unit("short"))
+    panel.calculate(False).y_axis(heatmaps.YAxisConfig().unit(unit)).cell_values(heatmaps.CellValues().unit("short"))
     panel.color(
-        heatmap.HeatmapColorOptions()
+        heatmaps.HeatmapColorOptions()
         .mode(HeatmapColorMode.SCHEME)
         .scheme("Blues")
         .scale(HeatmapColorScale.EXPONENTIAL)
@@ -231,7 +245,7 @@ def _frame(
     instant: bool = False,
     form: PromQueryFormat = PromQueryFormat.TIME_SERIES,
 ) -> _Panel:
-    # Prometheus looks every 5 seconds: a finer step would show its values twice.
+    # Prometheus scrapes every 5 seconds: a finer step would show its values twice.
     panel.title(title).description(description).unit(unit).datasource(DATASOURCE).interval("5s").span(width).height(8)
     for ref, query in zip(ascii_uppercase, queries, strict=False):
         target = prometheus.Dataquery().ref_id(ref).datasource(DATASOURCE).expr(query.expr).legend_format(query.legend)

@@ -1,20 +1,33 @@
-"""The dashboard for whoever is on call: does it serve, how fast, how loaded, and which version is it."""
+"""The dashboard for the person on call: rate, errors, duration, saturation, and which version serves."""
 
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
-from grafana.page import REFUSED, VERSION, page
-from grafana.panels import BLUE, GREEN, ORANGE, PLAIN, RED, Query, rows, single, states_over_time, timeseries
+from grafana.dashboard import REJECTED, VERSION, dashboard
+from grafana.panels import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PLAIN,
+    PURPLE,
+    RED,
+    YELLOW,
+    Query,
+    stat,
+    state_timeline,
+    table,
+    timeseries,
+)
 
 _ROLES = {
-    4: ("being deployed", ORANGE),
-    3: ("served", BLUE),
+    4: ("being deployed", YELLOW),
+    3: ("served", PURPLE),
     2: ("default", GREEN),
     1: ("deployed", BLUE),
     0: ("served, not deployed", ORANGE),
     -1: ("deployed, not served", RED),
 }
-# Which of them a version is; 3 before the first deployment, when nobody has said what should be served.
+# Which of them a version is; 3 before the first deployment, when it is not known what should be served.
 _SERVED = "group by (model_version) (version:cifar_live_workers:count1m > 0.5)"
 _DEPLOYED = 'group by (model_version) (up{job="deployed"})'
 _ROLE = (
@@ -39,13 +52,13 @@ _BUSY = (
 
 def service_dashboard() -> Dashboard:
     """Rate, errors, duration and saturation, by version."""
-    return page(
+    return dashboard(
         "cifar-service",
         "CIFAR service",
         "Rate, errors, duration and saturation of TorchServe by version of the model; alerts and what is deployed.",
         {
             "Now": _now(),
-            "What was deployed, and what was wrong": _deployed_and_wrong(),
+            "Deployments and alerts": _deployments_and_alerts(),
             "Rate and errors": _rate_and_errors(),
             "Duration": _duration(),
             "Saturation": _saturation(),
@@ -55,15 +68,15 @@ def service_dashboard() -> Dashboard:
 
 def _now() -> list[Builder[Panel]]:
     return [
-        single(
+        stat(
             "Server",
-            "Whether TorchServe answers Prometheus. If not: docs/runbook.md#serverdown, #scrapesfail.",
+            "Whether TorchServe answers Prometheus. If not: docs/runbook.md#cifarserverdown, #cifarscrapesfail.",
             "none",
             Query('min by (instance) (up{job="torchserve"})', "{{instance}}"),
             ((None, RED), (1, GREEN)),
             states={1: ("up", GREEN), 0: ("down", RED)},
         ),
-        single(
+        stat(
             "Default version",
             "What answers requests that name no version, as `cifar deploy` and `cifar rollback` have decided; before "
             "the first deployment, all that is served.",
@@ -75,32 +88,32 @@ def _now() -> list[Builder[Panel]]:
             PLAIN,
             names=True,
         ),
-        single(
+        stat(
             "Firing alerts",
             "How many alerts fire; which, and since when, is below. Each has a heading in docs/runbook.md.",
             "none",
             Query('count(ALERTS{alertstate="firing"}) or vector(0)', "alerts"),
             ((None, GREEN), (1, RED)),
         ),
-        single(
+        stat(
             "Live workers",
-            "Workers that have given a sign of life in the last minute. None: docs/runbook.md#noliveworker.",
+            "Workers that sent a heartbeat in the last minute. None: docs/runbook.md#cifarnoliveworker.",
             "none",
             Query(f"version:cifar_live_workers:count1m{{{VERSION}}}", "{{model_version}}"),
             ((None, RED), (0.5, GREEN)),
         ),
-        single(
-            "Error budget, pace of 1 h",
-            "How many times too fast 5xx use up the budget; 1 uses up a month's in a month. Red pages: "
-            "docs/runbook.md#errorbudgetburnsfast, #errorbudgetburnsslowly.",
+        stat(
+            "Error budget burn rate, 1 h",
+            "How fast 5xx use up the budget: 1 uses up a month's in a month. Red pages: "
+            "docs/runbook.md#cifarerrorbudgetburnsfast, #cifarerrorbudgetburnsslowly.",
             "suffix: ×",
             Query(_burn("job:torchserve_errors:ratio_rate1h", "threshold:torchserve_errors:ratio"), "errors"),
             ((None, GREEN), (1, ORANGE), (14.4, RED)),
         ),
-        single(
-            "Latency budget, pace of 1 h",
-            "How many times too fast requests over 100 ms use up the budget. Red pages: "
-            "docs/runbook.md#latencybudgetburnsfast, #latencybudgetburnsslowly.",
+        stat(
+            "Latency budget burn rate, 1 h",
+            "How fast requests over 100 ms use up the budget: 1 uses up a month's in a month. Red pages: "
+            "docs/runbook.md#cifarlatencybudgetburnsfast, #cifarlatencybudgetburnsslowly.",
             "suffix: ×",
             Query(
                 _burn(
@@ -114,34 +127,34 @@ def _now() -> list[Builder[Panel]]:
     ]
 
 
-def _deployed_and_wrong() -> list[Builder[Panel]]:
+def _deployments_and_alerts() -> list[Builder[Panel]]:
     return [
-        states_over_time(
+        state_timeline(
             "Versions",
-            "What each version was: the default, deployed beside it, or served by a server that nobody told to "
-            "(docs/runbook.md#undeployedversion, #undeployedmodel). A mark in all panels shows where the default "
-            "changes.",
+            "What each version was: the default, deployed beside it, or served without having been deployed "
+            "(docs/runbook.md#cifarundeployedversion, #cifarundeployedmodel). A mark in all panels shows where the "
+            "default changes.",
             Query(_ROLE, "{{model_version}}"),
             _ROLES,
             width=6,
             height=7,
         ),
-        states_over_time(
+        state_timeline(
             "Alerts",
-            "Alerts that wait for their time, and those that fire. What to do: their headings in docs/runbook.md.",
+            "Alerts that are pending, and those that fire. What to do: their headings in docs/runbook.md.",
             Query(
                 '2 * group by (alertname, model_version) (ALERTS{alertstate="firing"}) '
                 'or group by (alertname, model_version) (ALERTS{alertstate="pending"}) '
                 'or on () label_replace(vector(0), "alertname", "none", "", "")',
                 "{{alertname}} {{model_version}}",
             ),
-            {2: ("fires", RED), 1: ("waits", ORANGE), 0: ("quiet", GREEN)},
+            {2: ("firing", RED), 1: ("pending", ORANGE), 0: ("inactive", GREEN)},
             width=12,
             height=7,
         ),
-        rows(
+        table(
             "Builds",
-            "Weights of each version, and the commit that trained them; `cifar trace --version` tells the rest. "
+            "Weights of each version, and the commit that trained them; `cifar trace --version` has the rest. "
             "Deployed, not served: see `cifar status`.",
             Query(
                 "(max by (model_version, digest, commit) (cifar_build_info) * 0 + on (model_version) group_left () "
@@ -160,7 +173,7 @@ def _rate_and_errors() -> list[Builder[Panel]]:
     return [
         timeseries(
             "Requests by version",
-            "Requests a second that workers have answered, refusals included. A sudden end: the client "
+            "Requests a second that workers have answered, rejections included. A sudden end: the client "
             "is gone, or the server.",
             "reqps",
             Query(
@@ -171,22 +184,22 @@ def _rate_and_errors() -> list[Builder[Panel]]:
         timeseries(
             "Error ratio",
             "Share of the predictions asked for that were answered with 5xx, and the budget. Above it for long: "
-            "docs/runbook.md#errorbudgetburnsfast.",
+            "docs/runbook.md#cifarerrorbudgetburnsfast.",
             "percentunit",
             Query("job:torchserve_errors:ratio_rate5m", "5 minutes"),
             Query("job:torchserve_errors:ratio_rate1h", "1 hour"),
             Query("threshold:torchserve_errors:ratio", "budget", "threshold"),
         ),
         timeseries(
-            "Refused requests by version",
+            "Rejected requests by version",
             "Share of requests that got a 4xx, and what alerts. The reasons are in the dashboard CIFAR model: "
-            "docs/runbook.md#manyinputsrejected.",
+            "docs/runbook.md#cifarmanyinputsrejected.",
             "percentunit",
             Query(
-                REFUSED,
+                REJECTED,
                 "{{model_version}}",
             ),
-            Query("threshold:cifar_rejected_inputs:ratio", "alerts above", "threshold"),
+            Query("threshold:cifar_rejected_inputs:ratio", "alert threshold", "threshold"),
         ),
     ]
 
@@ -194,27 +207,27 @@ def _rate_and_errors() -> list[Builder[Panel]]:
 def _duration() -> list[Builder[Panel]]:
     return [
         timeseries(
-            "Time in the worker by version",
-            "What half and what 99 % of the requests stay below, without their wait in the queue. After a "
-            "deployment, compare the versions: docs/runbook.md#latencybudgetburnsfast.",
+            "p99 latency by version",
+            "Seconds in the worker that 99 % of the requests stay below, and the median, without queue time. After "
+            "a deployment, compare the versions: docs/runbook.md#cifarlatencybudgetburnsfast.",
             "s",
-            Query(f"histogram_quantile(0.99, {_HANDLE})", "{{model_version}} p99"),
-            Query(f"histogram_quantile(0.5, {_HANDLE})", "{{model_version}} p50"),
+            Query(f"histogram_quantile(0.99, {_HANDLE})", "{{model_version}}"),
+            Query(f"histogram_quantile(0.5, {_HANDLE})", "{{model_version}} median", "secondary"),
         ),
         timeseries(
-            "99 % of requests by stage",
-            "Where slow requests spend their time: decode grows with large pictures, inference with large "
+            "p99 latency by stage",
+            "Where slow requests spend their time: decode grows with large images, inference with large "
             "requests and a busy machine.",
             "s",
             Query(f"histogram_quantile(0.99, {_STAGES})", "{{stage}}"),
         ),
         timeseries(
-            "Requests over 100 ms",
-            "Share of requests that were longer than 100 ms in the worker, and the budget. Above it for long: "
-            "docs/runbook.md#latencybudgetburnsslowly.",
+            "Slow requests by version",
+            "Share of requests that took more than 100 ms in the worker, in 5 minutes and in 1 hour. Above the "
+            "budget for long: docs/runbook.md#cifarlatencybudgetburnsslowly.",
             "percentunit",
-            Query(f"version:cifar_slow_requests:ratio_rate5m{{{VERSION}}}", "{{model_version}} 5 minutes"),
-            Query(f"version:cifar_slow_requests:ratio_rate1h{{{VERSION}}}", "{{model_version}} 1 hour"),
+            Query(f"version:cifar_slow_requests:ratio_rate5m{{{VERSION}}}", "{{model_version}}"),
+            Query(f"version:cifar_slow_requests:ratio_rate1h{{{VERSION}}}", "{{model_version}} 1 hour", "secondary"),
             Query("threshold:cifar_slow_requests:ratio", "budget", "threshold"),
         ),
     ]
@@ -223,17 +236,17 @@ def _duration() -> list[Builder[Panel]]:
 def _saturation() -> list[Builder[Panel]]:
     return [
         timeseries(
-            "Wait in the queue",
-            "Mean seconds that a request waits for a worker, and what alerts. More workers help while cores are "
-            "idle: docs/runbook.md#queuegrows.",
+            "Queue time",
+            "Mean seconds that a request waits for a worker. More workers help while cores are "
+            "idle: docs/runbook.md#cifarqueuegrows.",
             "s",
             Query("job:torchserve_queue_seconds:mean5m", "mean of 5 minutes"),
-            Query("threshold:torchserve_queue:seconds", "alerts above", "threshold"),
+            Query("threshold:torchserve_queue:seconds", "alert threshold", "threshold"),
             width=6,
         ),
         timeseries(
-            "Requests in a batch",
-            "Mean size of a batch, of at most 16. It grows with the load before the queue does.",
+            "Batch size",
+            "Mean number of requests in a batch, at most 16. It grows with the load before the queue does.",
             "none",
             Query(
                 f"sum by (model_version) (rate(cifar_batch_size_sum{{{VERSION}}}[$__rate_interval])) "
@@ -244,14 +257,15 @@ def _saturation() -> list[Builder[Panel]]:
         ),
         timeseries(
             "Live workers by version",
-            "Workers by version, counted by their heartbeats. Fewer than asked for: docs/runbook.md#workersrestart.",
+            "Workers by version, counted by their heartbeats. Fewer than asked for: "
+            "docs/runbook.md#cifarworkersrestart.",
             "none",
             Query(f"version:cifar_live_workers:count1m{{{VERSION}}}", "{{model_version}}"),
             width=6,
         ),
         timeseries(
-            "Memory of the machine",
-            "Used and available memory of the machine that TorchServe runs on, told once a minute. Where none is "
+            "Memory",
+            "Used and available memory of the machine that TorchServe runs on, reported once a minute. Where none is "
             "left, workers are killed.",
             "mbytes",
             Query('sum by (instance) (MemoryUsed{job="torchserve"})', "used, {{instance}}"),
@@ -259,9 +273,9 @@ def _saturation() -> list[Builder[Panel]]:
             width=6,
         ),
         timeseries(
-            "Answers by status",
-            "All answers of the server a second: predictions, scrapes, pings, the management API, and what is no HTTP, "
-            "which TorchServe answers with 500. Predictions that failed are in the error ratio.",
+            "Responses by status",
+            "All responses of the server a second: predictions, scrapes, pings, the management API, and what is no "
+            "HTTP, which TorchServe answers with 500. Failed predictions are in the error ratio.",
             "reqps",
             Query(_answers("Requests2XX"), "2xx"),
             Query(_answers("Requests4XX"), "4xx"),
@@ -269,9 +283,9 @@ def _saturation() -> list[Builder[Panel]]:
             width=12,
         ),
         timeseries(
-            "Workers busy",
-            "About how much of their time workers work: mean time of a request, times batches a second, a live worker. "
-            "Near 100 %, requests wait: docs/runbook.md#queuegrows.",
+            "Worker utilization",
+            "Approximate share of time in which workers are busy: mean time of a request, times batches a "
+            "second, a live worker. Near 100 %, requests wait: docs/runbook.md#cifarqueuegrows.",
             "percentunit",
             Query(_BUSY, "{{model_version}}"),
             width=12,

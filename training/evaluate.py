@@ -19,16 +19,15 @@ from cifar.common.files import digest_file, read_json, write_json
 from cifar.common.project import class_names
 from cifar.common.training_record import EVALUATION_NAME, read_record
 from training.baseline import measure_baseline
-from training.baseline_file import write_baseline
-from training.calibration import ReliabilityBin, expected_calibration_error, reliability
+from training.calibrate import ReliabilityBin, expected_calibration_error, reliability
 from training.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from training.data import DATA_FILE, load_dataset
-from training.errors import TrainingError, WeightsError
-from training.evaluation_tables import write_confusion, write_corruptions, write_reliability
-from training.model import EVALUATION_BATCH, Classifier, ModelParams
+from training.errors import TrainingError
+from training.model import Classifier, ModelParams, predict_logits, softmax
 from training.params import check_sections
 from training.weights import WEIGHTS_FILE, load_classifier
 
+BASELINE_NAME = "baseline.json"  # beside the weights that it is of
 METRICS_NAME = "metrics.json"  # beside it: the few of its figures that models are compared by, for `dvc metrics`
 HEADLINES = (
     "accuracy",
@@ -66,7 +65,7 @@ class Evaluation:
         accuracy_low, accuracy_high: its 95 % interval (Wilson 1927): what another test set of this size could show.
         top2_accuracy: share of images whose class is among the two most probable ones, 0-1.
         loss: mean cross-entropy of the probabilities that are served, nats.
-        calibration_error: mean distance of confidence and accuracy (training/calibration.py), 0-1.
+        calibration_error: mean distance of confidence and accuracy (training/calibrate.py), 0-1.
         calibration_error_before: the same at temperature 1.
         temperature: what the logits were divided by, fitted on the validation images; 1 where it was not.
         corrupted_accuracy: mean over all corruptions and strengths, 0-1.
@@ -157,34 +156,6 @@ def measure_corruptions(
     return accuracies
 
 
-@torch.inference_mode()
-def predict_probabilities(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Run pictures (N, 32, 32, 3) through the classifier, to the probabilities (N, 10) that it serves."""
-    batches = torch.from_numpy(images).split(EVALUATION_BATCH)
-    probabilities: NDArray[np.float32] = torch.cat([classifier(batch) for batch in batches]).numpy()
-    return probabilities
-
-
-@torch.inference_mode()
-def predict_logits(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """As `predict_probabilities`, before temperature and softmax.
-
-    Raises:
-        WeightsError: a logit is NaN or infinite.
-    """
-    batches = torch.from_numpy(images).split(EVALUATION_BATCH)
-    logits: NDArray[np.float32] = torch.cat([classifier.logits(batch) for batch in batches]).numpy()
-    if not np.isfinite(logits).all():
-        raise WeightsError("the network answers with numbers that are not finite; its weights are damaged, train again")
-    return logits
-
-
-def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
-    """Return the probabilities (N, 10) that a classifier of this temperature makes of logits (N, 10), bit for bit."""
-    probabilities: NDArray[np.float32] = torch.softmax(torch.from_numpy(logits) / temperature, dim=1).numpy()
-    return probabilities
-
-
 def wilson_interval(right: int, count: int) -> tuple[float, float]:
     """Return the 95 % interval of a share: Wilson, Probable inference, JASA 22 (1927)."""
     z = 1.96
@@ -206,6 +177,30 @@ def read_evaluation(weights: Path) -> dict[str, Any] | None:
     return figures if figures.get("temperature", temperature) == temperature else None
 
 
+def write_baseline(baseline: dict[str, Any], weights: Path, weights_digest: str, temperature: float) -> None:
+    """Write a baseline beside the weights that it is of."""
+    write_json(
+        baseline | {"weights_digest": weights_digest, "temperature": temperature}, weights.parent / BASELINE_NAME
+    )
+
+
+def read_baseline(weights: Path, weights_digest: str, temperature: float) -> dict[str, Any] | None:
+    """Return the baseline beside a weights file; None where there is none, or where it is of others.
+
+    Of others is one that was measured before the weights were calibrated anew, too: confidences were others then.
+
+    Raises:
+        WeightsError: the file is no JSON object.
+    """
+    content = read_json(weights.parent / BASELINE_NAME)
+    if not content or (content.pop("weights_digest", None), content.pop("temperature", None)) != (
+        weights_digest,
+        temperature,
+    ):
+        return None
+    return content
+
+
 def main(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="model.KEY=VALUE…")] = None,
     data: Annotated[Path, typer.Option(help="the prepared data set")] = DATA_FILE,
@@ -215,7 +210,7 @@ def main(
     check_sections(overrides or [], ModelParams)
     try:
         # Here, and before the minutes of work: `export` reads evaluations where only the serving packages are.
-        from training.evaluation_plots import draw_confusion, draw_corruptions, draw_mistakes, draw_reliability
+        from training.evaluation_plots import write_plots
     except ModuleNotFoundError as error:
         raise TrainingError(f"{error.name} is not installed: pip install -e '.[training]'") from None
     classifier, weights_digest = load_classifier(weights, overrides or []), digest_file(weights)
@@ -230,13 +225,7 @@ def main(
     baseline = measure_baseline(images, probabilities, class_names())
     write_baseline(baseline, weights, weights_digest, classifier.temperature)
     write_json({name: evaluation[name] for name in HEADLINES}, weights.parent / METRICS_NAME)
-    write_confusion(labels, probabilities.argmax(axis=1), plots / "confusion.csv")
-    write_reliability(evaluation, plots / "reliability.csv")
-    write_corruptions(evaluation, plots / "corruptions.csv")
-    draw_confusion(evaluation, plots / "confusion.png")
-    draw_reliability(evaluation, plots / "reliability.png")
-    draw_corruptions(evaluation, plots / "corruptions.png")
-    draw_mistakes(images, labels, probabilities, plots / "mistakes.png")
+    write_plots(evaluation, images, labels, probabilities, plots)
     console.print(_summary(figures))
 
 

@@ -1,9 +1,10 @@
-"""The figures of an evaluation as pictures. Needs matplotlib, of the extra `training`.
+"""The metrics of an evaluation as plots (PNG) and as tables (CSV, which DVC draws and compares). Needs matplotlib.
 
-Three of the four are drawn from what `evaluation.json` holds, so that they can be drawn again wherever it is.
+All but the mistakes are drawn from the content of `evaluation.json`, so that they can be drawn again wherever it is.
 """
 
-from collections.abc import Iterator, Mapping
+import csv
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,31 @@ _STYLE: dict[Any, Any] = {
     "xtick.color": "#444444",
     "ytick.color": "#444444",
 }
+
+
+def write_plots(
+    evaluation: Mapping[str, Any],
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+    folder: Path,
+) -> None:
+    """Write all plots and tables of an evaluation.
+
+    Args:
+        evaluation: the content of `evaluation.json`.
+        images: (N, 32, 32, 3), the test images.
+        labels: (N,), true class indices.
+        probabilities: (N, 10).
+        folder: for the files.
+    """
+    write_confusion(labels, probabilities.argmax(axis=1), folder / "confusion.csv")
+    write_reliability(evaluation, folder / "reliability.csv")
+    write_corruptions(evaluation, folder / "corruptions.csv")
+    draw_confusion(evaluation, folder / "confusion.png")
+    draw_reliability(evaluation, folder / "reliability.png")
+    draw_corruptions(evaluation, folder / "corruptions.png")
+    draw_mistakes(images, labels, probabilities, folder / "mistakes.png")
 
 
 def draw_confusion(evaluation: Mapping[str, Any], path: Path) -> None:
@@ -142,3 +168,39 @@ def _drawing(path: Path, width: float, height: float) -> Iterator[Figure]:
         yield figure
         # Without matplotlib's version in it, the same figures give the same file.
         figure.savefig(temporary, format="png", dpi=100, metadata={"Software": None}, pil_kwargs={"optimize": True})
+
+
+def write_confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], path: Path) -> None:
+    """Write `actual,predicted`: one row an image, in the order of the test images, as DVC's template counts them.
+
+    Args:
+        labels: (N,), true class indices.
+        predicted: (N,), class indices.
+        path: the file.
+    """
+    names = class_names()
+    rows = ((names[label], names[guess]) for label, guess in zip(labels, predicted, strict=True))
+    _write(("actual", "predicted"), rows, path)
+
+
+def write_reliability(evaluation: Mapping[str, Any], path: Path) -> None:
+    """Write `confidence,accuracy,images`: one row an interval of confidence that has images."""
+    header = ("confidence", "accuracy", "images")
+    _write(header, ([part[key] for key in header] for part in evaluation["reliability"] if part["images"]), path)
+
+
+def write_corruptions(evaluation: Mapping[str, Any], path: Path) -> None:
+    """Write `corruption,strength,accuracy`: one row each pair of the first two."""
+    rows = (
+        (name, strength, accuracy)
+        for name, accuracies in evaluation["corruptions"].items()
+        for strength, accuracy in enumerate(accuracies, start=1)
+    )
+    _write(("corruption", "strength", "accuracy"), rows, path)
+
+
+def _write(header: tuple[str, ...], rows: Iterable[Iterable[object]], path: Path) -> None:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

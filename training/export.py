@@ -23,10 +23,9 @@ from cifar.common.console import console, run_stage
 from cifar.common.files import atomic_write, digest_file
 from cifar.common.project import class_names
 from cifar.common.training_record import read_record
-from training.baseline_file import read_baseline
 from training.data import DATA_FILE, load_dataset
 from training.errors import ExportRefused, ParameterError
-from training.evaluate import read_evaluation
+from training.evaluate import read_baseline, read_evaluation
 from training.gate import GateParams, pass_gate
 from training.model import EVALUATION_BATCH, Classifier
 from training.params import check_sections, load_params

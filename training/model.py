@@ -4,11 +4,13 @@ import inspect
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cifar.common.project import IMAGE_SIZE
-from training.errors import ParameterError
+from training.errors import ParameterError, WeightsError
 
 CLASS_COUNT = 10
 EVALUATION_BATCH = 128  # images: fits the caches (500: a quarter slower on two cores); no figure depends on it
@@ -178,7 +180,7 @@ class Classifier(nn.Module):
 
     Attributes:
         temperature: what logits are divided by before the softmax, so that confidences are as often right as they say;
-            1 leaves them alone. Fitted on the validation images (training/calibration.py).
+            1 leaves them alone. Fitted on the validation images (training/calibrate.py).
     """
 
     def __init__(
@@ -216,6 +218,34 @@ def build_classifier(params: ModelParams) -> Classifier:
     """Build the network that `params` names inside its classifier; raises ParameterError as `build_network` does."""
     network = build_network(params).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Classifier(network, params.mean, params.std, params.mirror)
+
+
+@torch.inference_mode()
+def predict_probabilities(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Run pictures (N, 32, 32, 3) through the classifier, to the probabilities (N, 10) that it serves."""
+    batches = torch.from_numpy(images).split(EVALUATION_BATCH)
+    probabilities: NDArray[np.float32] = torch.cat([classifier(batch) for batch in batches]).numpy()
+    return probabilities
+
+
+@torch.inference_mode()
+def predict_logits(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """As `predict_probabilities`, before temperature and softmax.
+
+    Raises:
+        WeightsError: a logit is NaN or infinite.
+    """
+    batches = torch.from_numpy(images).split(EVALUATION_BATCH)
+    logits: NDArray[np.float32] = torch.cat([classifier.logits(batch) for batch in batches]).numpy()
+    if not np.isfinite(logits).all():
+        raise WeightsError("the network answers with numbers that are not finite; its weights are damaged, train again")
+    return logits
+
+
+def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
+    """Return the probabilities (N, 10) that a classifier of this temperature makes of logits (N, 10), bit for bit."""
+    probabilities: NDArray[np.float32] = torch.softmax(torch.from_numpy(logits) / temperature, dim=1).numpy()
+    return probabilities
 
 
 def _network_class(params: ModelParams) -> "type[SimpleCNN | ImprovedCNN]":

@@ -1,5 +1,6 @@
-"""A version of the model `cifar` in MLflow's registry: exported file, figures, run. The stage `register`."""
+"""A version of the model `cifar` in MLflow's registry: exported file, metrics, run. The stage `register`."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -8,24 +9,104 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import orjson
+import torch
 import typer
 from packaging.version import Version
 
+from cifar.archives.model_file import METADATA_NAME
 from cifar.archives.reference_outputs import synthetic_images
 from cifar.common.console import console, run_stage
-from cifar.common.files import write_json
+from cifar.common.files import digest_file, read_json, write_json
 from cifar.common.mlflow_store import first_contact, import_mlflow, store_address, store_errors
 from cifar.common.project import IMAGE_SIZE, MODEL_NAME
-from cifar.common.training_record import EVALUATION_NAME, RECORD_NAME
+from cifar.common.training_record import EVALUATION_NAME, RECORD_NAME, read_record
+from training.errors import RegistrationRefused
 from training.evaluate import HEADLINES, PLOTS_NAME
 from training.export import MODEL_FILE
-from training.exported_model import ExportedModel, load_exported_model
 from training.tracking import RunLog, TrackedRun, choose_experiment, has_run
 from training.weights import WEIGHTS_FILE
 
 REGISTERED_NAME = "registered.json"  # beside the weights
 PYFUNC_FILE = Path(__file__).with_name("pyfunc_model.py")
 PACKAGES = ("torch", "numpy", "mlflow")  # what that file imports
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """What `load_exported_model` found.
+
+    Attributes:
+        model: the TorchScript file.
+        digest: SHA-256 of its bytes.
+        metadata: what rides inside it: class names, archive version, where it comes from.
+        weights: the state dict that it was made of.
+        record: how they were trained.
+        evaluation: how good they are on the test images.
+    """
+
+    model: Path
+    digest: str
+    metadata: dict[str, Any]
+    weights: Path
+    record: dict[str, Any]
+    evaluation: dict[str, Any]
+
+
+def load_exported_model(weights: Path, model: Path) -> ExportedModel:
+    """Read a TorchScript file, and the record and the figures beside the weights that it was made of.
+
+    Raises:
+        RegistrationRefused: one of them is missing, or they are not of the same weights.
+        WeightsError: the record or the figures cannot be read.
+    """
+    export = shlex.join(["python", "-m", "training.export", "--weights", str(weights), "--output", str(model)])
+    evaluate = shlex.join(["python", "-m", "training.evaluate", "--weights", str(weights)])
+    _require_file(weights, "make train")
+    _require_file(model, export)
+    record, evaluation = read_record(weights), read_json(weights.parent / EVALUATION_NAME)
+    if record is None:
+        raise RegistrationRefused(
+            f"{weights.parent / RECORD_NAME} is missing; training writes it, and it must be copied with the weights"
+        )
+    if evaluation is None:
+        raise RegistrationRefused(f"{weights.parent / EVALUATION_NAME} is missing; make it: {evaluate}")
+    metadata, digest = read_metadata(model), digest_file(weights)
+    _require_weights(model, metadata, weights, digest, export)
+    _require_weights(weights.parent / EVALUATION_NAME, evaluation, weights, digest, evaluate)
+    for key in ("mlflow_run", "git_commit", "data_digest"):
+        if metadata.get(key) != record.get(key):
+            raise RegistrationRefused(
+                f"{model} says {key} {metadata.get(key)}, {weights.parent / RECORD_NAME} says {record.get(key)}: they "
+                f"are of two trainings. Bring the record that belongs to the weights, or export again: {export}"
+            )
+    return ExportedModel(model, digest_file(model), metadata, weights, record, evaluation)
+
+
+def read_metadata(model: Path) -> dict[str, Any]:
+    """Return the metadata inside a TorchScript file; raises RegistrationRefused where this project did not write it."""
+    extra = {METADATA_NAME: ""}
+    try:
+        torch.jit.load(str(model), map_location="cpu", _extra_files=extra)
+        metadata = orjson.loads(extra[METADATA_NAME])
+    except (RuntimeError, ValueError) as error:  # not TorchScript; no metadata, or none that is JSON
+        raise RegistrationRefused(f"{model} is no file of this project's export, or a truncated one: {error}") from None
+    if not isinstance(metadata, dict):
+        raise RegistrationRefused(f"{model} holds a {type(metadata).__name__} as {METADATA_NAME}; expected an object")
+    return metadata
+
+
+def _require_file(path: Path, command: str) -> None:
+    if not path.is_file():
+        raise RegistrationRefused(f"{path} is missing; make it: {command}")
+
+
+def _require_weights(path: Path, content: dict[str, Any], weights: Path, digest: str, command: str) -> None:
+    if content.get("weights_digest") != digest:
+        raise RegistrationRefused(
+            f"{path} is of weights {str(content.get('weights_digest'))[:12]}…, {weights} is {digest[:12]}…; "
+            f"make it anew: {command}"
+        )
 
 
 @dataclass(frozen=True)

@@ -25,17 +25,25 @@ from optuna.trial import TrialState
 from cifar.common.console import run_stage
 from training.data import DATA_FILE, Dataset, load_dataset
 from training.distributed import Workers
-from training.environment import git_commit
 from training.errors import ParameterError, TrainingDiverged
 from training.interrupt import StopSignals
 from training.model import ModelParams
+from training.optimization import TrainParams
 from training.params import check_sections, load_params
-from training.search_params import SearchParams, load_search_params
-from training.search_report import REASON_KEY, SearchProgress, print_line, print_results
-from training.search_space import SearchSpace, as_overrides
-from training.search_study import RUN_KEY, STUDY_FILE, best_trial, ended_trials, open_study, redo_unfinished
-from training.tracking import RunLog, TrackedRun, has_run
-from training.train_params import TrainParams
+from training.search_space import SearchParams, SearchSpace, as_overrides, load_search_params
+from training.search_study import (
+    REASON_KEY,
+    RUN_KEY,
+    STUDY_FILE,
+    SearchProgress,
+    best_trial,
+    ended_trials,
+    open_study,
+    print_line,
+    print_results,
+    redo_unfinished,
+)
+from training.tracking import RunLog, TrackedRun, git_commit, has_run
 from training.trainer import Trainer
 
 # Below so many trials that came to their end, importances are mostly chance: Optuna advises 5 in the best part.

@@ -15,17 +15,16 @@ import typer
 from cifar.common.console import console, run_stage
 from cifar.common.files import atomic_write, remove_leftovers, write_json
 from cifar.common.training_record import RECORD_NAME
-from training.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from training.data import DATA_FILE, load_dataset
 from training.distributed import Workers
 from training.interrupt import StopSignals
 from training.model import ModelParams
+from training.optimization import TrainParams
 from training.params import check_sections, load_params
 from training.progress import epoch_line
 from training.tracking import TrackedRun
-from training.train_params import TrainParams
 from training.trainer import Trainer
-from training.weights import WEIGHTS_FILE, save_weights
+from training.weights import CHECKPOINT_NAME, WEIGHTS_FILE, load_checkpoint, save_weights
 
 HISTORY_NAME = "history.csv"  # beside the weights: a row an epoch, for `dvc plots`
 

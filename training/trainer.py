@@ -10,19 +10,16 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from training.augment import Augmentation, augment, draw
-from training.averaging import averaged
-from training.calibration import fit_temperature
-from training.checkpoint import Checkpoint
+from training.calibrate import fit_temperature
 from training.data import Dataset
 from training.distributed import Workers
-from training.environment import git_commit
 from training.errors import ParameterError, TrainingDiverged
 from training.interrupt import StopSignals
 from training.model import EVALUATION_BATCH, Classifier, ModelParams, build_classifier, resolve
-from training.optimization import Schedule, build_optimizer
+from training.optimization import Schedule, TrainParams, averaged, build_optimizer
 from training.progress import EpochProgress
-from training.train_params import TrainParams
-from training.weights import plain_values
+from training.tracking import git_commit
+from training.weights import Checkpoint, plain_values
 
 
 class Trainer:

@@ -1,10 +1,11 @@
-"""Weights files: what is in one, how to write it, and the network that fits it."""
+"""Weights and checkpoints: what is in a file, how it is written, and the network that fits it."""
 
 import argparse
 import io
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from cifar.common.console import console
 from cifar.common.files import atomic_write
 from cifar.common.project import IMAGE_SIZE
 from cifar.common.training_record import WEIGHTS_NAME, read_record
-from training.checkpoint_kinds import name_kind
 from training.errors import WeightsError
-from training.external_checkpoint import find_state_dict
+from training.external_checkpoint import find_state_dict, name_kind
 from training.model import Classifier, ModelParams, build_classifier
 from training.params import overrides_of, params_from
 
 WEIGHTS_FILE = Path("artifacts") / WEIGHTS_NAME
+CHECKPOINT_NAME = "checkpoint.pt"  # beside the weights
 _MAX_FILE_BYTES = 1_000_000_000  # with an optimizer's state; the widest network here has 40 MB
 _MAX_NAMES_BYTES = 16_000_000  # the pickle without its tensors' data: 100,000 tensors
 _SHOWN_CHARACTERS = 300
@@ -184,3 +185,54 @@ def _pool_size(area: float, layers: int, path: Path) -> int:
         if side**2 == area:
             return pool_size
     raise WeightsError(f"{path}: fc1 reads {area:g} positions a channel, which no pooling of 32×32 pixels leaves")
+
+
+@dataclass
+class Checkpoint:
+    """The state after a whole epoch. A stop in the middle of an epoch loses that epoch's part and nothing else."""
+
+    settings: dict[str, Any]  # parameters and data digest: a resumed run must have the same
+    run_id: str  # of MLflow
+    history: list[dict[str, float]]  # one row an epoch
+    best_epoch: int  # 1 is the first
+    best_weights: dict[str, Tensor]
+    best_temperature: float
+    network: dict[str, Any]
+    average: dict[str, Any] | None  # of the weights, where they are averaged
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    generator: Tensor  # order and augmentation
+    torch_random: Tensor  # dropout on the CPU
+    cuda_random: Tensor | None  # dropout on the GPU
+
+    def save(self, path: Path) -> None:
+        """Write it, whole or not at all."""
+        write_tensors({field.name: getattr(self, field.name) for field in fields(self)}, path)
+
+
+def load_checkpoint(path: Path, settings: dict[str, Any]) -> Checkpoint | None:
+    """Read the checkpoint of an interrupted run with the same settings; None where there is none.
+
+    Raises:
+        WeightsError: unreadable, or of a run with other settings, which the message names.
+    """
+    if not path.exists():
+        return None
+    advice = "start over: --fresh, or delete it"
+    try:
+        content = load_tensors(path)
+    except WeightsError as error:
+        raise WeightsError(f"{error}; {advice}") from error
+    names = {field.name for field in fields(Checkpoint)}
+    if content.keys() != names:
+        raise WeightsError(f"{path} is no checkpoint of this version of the code; {advice}")
+    checkpoint = Checkpoint(**content)
+    then = checkpoint.settings
+    changed = [key for key in settings | then if settings.get(key) != then.get(key)]
+    if changed:
+        differences = ", ".join(f"{key} {then.get(key)} then, {settings.get(key)} now" for key in changed)
+        raise WeightsError(
+            f"{path} is of a run with other settings ({differences}), interrupted after epoch "
+            f"{len(checkpoint.history)}; go on with those settings, or {advice}"
+        )
+    return checkpoint

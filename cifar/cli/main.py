@@ -1,6 +1,8 @@
 """The `cifar` command."""
 
 import sys
+from importlib import metadata
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -17,12 +19,26 @@ from cifar.common.console import accept_any_text
 from cifar.common.errors import CifarError
 
 app = typer.Typer(
-    help="CIFAR-10 on TorchServe.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,  # they would print whole images
 )
 for _command in (up, ready, down, predict, archive, deploy, rollback, undeploy, scale, follow, status, trace, monitor):
     app.command()(_command)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(metadata.version("cifar-torchserve"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """CIFAR-10 on TorchServe."""
 
 
 def main() -> None:

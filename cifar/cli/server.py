@@ -1,6 +1,7 @@
 """`cifar up`, `cifar ready` and `cifar down`."""
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,8 +9,8 @@ from rich.console import Console
 
 from cifar.cli.options import ConfigOption, RunDirOption, StoreOption
 from cifar.common.addresses import read_addresses
-from cifar.common.project import CONFIG, MODEL_STORE, MONITOR_DIR, RUN_DIR
-from cifar.monitoring.monitor import Monitor
+from cifar.common.project import CONFIG, MODEL_STORE, RUN_DIR
+from cifar.monitoring.monitor import Monitor, stop_all
 from cifar.server.readiness import find_missing
 from cifar.server.supervisor import end_supervisors, spawn_supervisor
 from cifar.server.torchserve import START_TIMEOUT_S, TorchServe
@@ -55,14 +56,28 @@ def ready(
     typer.echo("Ready.")
 
 
-def down(run_dir: RunDirOption = RUN_DIR) -> None:
+def down(
+    run_dir: RunDirOption = RUN_DIR,
+    monitor_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Stop the monitor of this folder only. By default: all that `cifar monitor` of this checkout started, "
+            "and none with another --run-dir than the checkout's.",
+            file_okay=False,
+        ),
+    ] = None,
+) -> None:
     """Stop the TorchServe that `up` started, and remove what it made at run time; stop what `monitor` started."""
     console = Console(stderr=True)
-    monitor_dir = run_dir.resolve().parent / MONITOR_DIR.name
-    watched = Monitor(monitor_dir).stop()  # first, or it would see the server go
-    if watched:
-        message = f"Stopped: {', '.join(watched)}. What was recorded stays in {monitor_dir}."
-        console.print(message, soft_wrap=True, highlight=False)
+    # First, or it would see the server go.
+    if monitor_dir is not None:
+        monitors = {monitor_dir: Monitor(monitor_dir).stop()}
+    else:
+        monitors = stop_all() if run_dir.resolve() == RUN_DIR.resolve() else {}
+    for folder, programs in monitors.items():
+        if programs:
+            message = f"Stopped: {', '.join(programs)}. What was recorded stays in {folder}."
+            console.print(message, soft_wrap=True, highlight=False)
     end_supervisors(run_dir)
     stopped = TorchServe(run_dir).stop()
     console.print("TorchServe has stopped." if stopped else "No TorchServe of this checkout was running.")

@@ -3,7 +3,7 @@
 CifarError
 ├── NoCheckout               a command needs the checkout, and only the package is installed
 ├── ConfigUnusable           config.properties is missing, or an address in it cannot be used
-├── AddressesUnusable        prometheus.yml or alertmanager.yml cannot be read, or names an address that is none
+├── InvalidAddress           prometheus.yml or alertmanager.yml cannot be read, or names an address that is none
 ├── InvalidFile              a JSON file holds no JSON, or something other than an object
 ├── InvalidStateFile         a file that this tool writes for itself (serving.json) holds what it would not write
 ├── Busy                     another process does not end what it does with the same folder
@@ -25,9 +25,10 @@ CifarError
 │   └── SignatureRefused         it is not signed, not with the key that was given, or has changed since
 │
 ├── JavaMissing              server: no Java of version 17 or newer, and none from PyPI either
-├── StartFailed              server: TorchServe ended, or did not serve in time; carries the end of its log
 ├── ProgramMissing           monitoring: Prometheus or Alertmanager is not installed
-├── MonitorFailed            monitoring: one ended, or was not ready in time; carries the end of its log
+├── ProcessFailed            a process ended, or was not ready in time; carries the end of its log
+│   ├── StartFailed              server: TorchServe
+│   └── MonitorFailed            monitoring: Prometheus, Alertmanager or the log of alerts
 │
 ├── VersionTaken             deployment: the version's name is in use for something else
 ├── DeploymentFailed         deployment: the server did not come to serve the version; what served before serves
@@ -53,7 +54,7 @@ class ConfigUnusable(CifarError):
     """The configuration cannot be read, or an address in it cannot be used."""
 
 
-class AddressesUnusable(CifarError):
+class InvalidAddress(CifarError):
     """A configuration cannot be read, or names an address that is none; the message names the file."""
 
 
@@ -172,8 +173,8 @@ class JavaMissing(CifarError):
     """No Java of version 17 or newer was found."""
 
 
-class StartFailed(CifarError):
-    """TorchServe ended or did not serve in time.
+class ProcessFailed(CifarError):
+    """A process ended, was not ready in time, or rejected its configuration.
 
     Attributes:
         log: the last lines of what it wrote.
@@ -182,22 +183,18 @@ class StartFailed(CifarError):
     def __init__(self, reason: str, log: str) -> None:
         super().__init__(f"{reason}. The end of its log:\n{log or '(empty)'}")
         self.log = log
+
+
+class StartFailed(ProcessFailed):
+    """TorchServe ended or did not serve in time."""
 
 
 class ProgramMissing(CifarError):
     """A program is not on PATH; the message has the command that installs it."""
 
 
-class MonitorFailed(CifarError):
-    """A program ended, was not ready in time, or refused its configuration.
-
-    Attributes:
-        log: the last lines of what it wrote.
-    """
-
-    def __init__(self, reason: str, log: str) -> None:
-        super().__init__(f"{reason}. The end of its log:\n{log or '(empty)'}")
-        self.log = log
+class MonitorFailed(ProcessFailed):
+    """A program of the monitor ended, was not ready in time, or rejected its configuration."""
 
 
 class VersionTaken(CifarError):

@@ -7,10 +7,19 @@ from pathlib import Path
 
 import psutil
 
+from cifar.common.errors import InvalidStateFile
+from cifar.common.state_file import text, whole_number
+
 STOP_TIMEOUT_S = 30.0
 
 _PROC = Path("/proc")
 _START_FIELD = 22  # of /proc/PID/stat: the start in clock ticks since boot
+
+# What a state file remembers of a process.
+PROCESS_FIELDS = {
+    "pid": whole_number(2, 2**31),
+    "started": text(r"[\w-]{1,64}/[\d.]{1,32}", "a boot and a time since then"),
+}
 
 
 def identify(pid: int) -> str:
@@ -67,6 +76,22 @@ def describe(process: psutil.Process) -> str:
         return f"{process.pid} ({' '.join(process.cmdline())[:60]}…)"
     except psutil.Error:
         return str(process.pid)
+
+
+def distrust(path: Path, error: Exception, kind: str, running: Iterable[psutil.Process]) -> InvalidStateFile:
+    """Return the error of a state file that cannot be trusted, with the processes that it should have remembered.
+
+    Args:
+        path: the file.
+        error: what is wrong with it.
+        kind: of the processes, in words.
+        running: those that were found without the file.
+    """
+    found = ", ".join(map(describe, running)) or "none"
+    return InvalidStateFile(
+        f"{path} cannot be trusted: {error}. {kind} of this folder that run: {found}. Remove the file, then: "
+        "cifar down, which finds them without it"
+    )
 
 
 def end_processes(processes: Iterable[psutil.Process], timeout_s: float = STOP_TIMEOUT_S) -> None:

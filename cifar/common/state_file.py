@@ -1,4 +1,4 @@
-"""Reads files that this tool has written for itself. Others can write them too: nothing is believed unchecked."""
+"""Reads and writes the files of this tool's own state. Others can write them too: every field is checked."""
 
 import os
 import re
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+
+from cifar.common.files import atomic_write, remove_leftovers
 
 _SHOWN = 80  # characters of a wrong value
 
@@ -43,6 +45,17 @@ def read_state_file(path: Path, max_bytes: int) -> Any:
     if len(content) > max_bytes:
         raise ValueError(f"it is longer than {max_bytes:,} bytes")
     return orjson.loads(content)
+
+
+def write_state_file(path: Path, content: Any) -> None:
+    """Write JSON, whole or not at all; the caller holds the lock of the folder. Raises OSError."""
+    remove_leftovers(path)  # of a process that was killed
+    document = orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    # Equal content needs no space on a full disk.
+    if path.is_file() and path.stat().st_size == len(document) and path.read_bytes() == document:
+        return
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(document)
 
 
 def check_object(content: object, where: str, fields: Mapping[str, Field]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Program:
 def list_programs(
     folder: Path, prometheus_config: Path, alertmanager_config: Path, prometheus: Endpoint
 ) -> list[Program]:
-    """Return what is to run, in the order of starting: who is told before who tells.
+    """Return what is to run, in the order of starting: each before what sends to it.
 
     Args:
         folder: for data and logs.
@@ -49,7 +49,7 @@ def list_programs(
         prometheus: where Prometheus is to listen.
 
     Raises:
-        ProgramMissing, AddressesUnusable.
+        ProgramMissing, InvalidAddress.
     """
     found = find_programs()
     alert_log, alertmanager = read_alert_log(alertmanager_config), read_alertmanager(prometheus_config)

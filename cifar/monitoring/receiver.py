@@ -112,7 +112,7 @@ class Server(ThreadingHTTPServer):
             self._free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Whoever has gone need not be told."""
+        """Ignore what goes wrong with a connection: its client has gone."""
 
 
 class _Handler(BaseHTTPRequestHandler):

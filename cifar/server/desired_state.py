@@ -17,10 +17,19 @@ import orjson
 
 from cifar.common.addresses import own_addresses
 from cifar.common.errors import InvalidStateFile
-from cifar.common.files import atomic_write, remove_leftovers
 from cifar.common.lock import try_exclusive
 from cifar.common.project import MODEL_NAME
-from cifar.common.state_file import Field, boolean, check_object, list_of, optional, read_state_file, text, whole_number
+from cifar.common.state_file import (
+    Field,
+    boolean,
+    check_object,
+    list_of,
+    optional,
+    read_state_file,
+    text,
+    whole_number,
+    write_state_file,
+)
 
 DESIRED_STATE_NAME = "serving.json"
 DEPLOYED_NAME = "deployed.json"
@@ -134,7 +143,7 @@ def write_desired_state(store: Path, serving: DesiredState) -> None:
     except (TypeError, ValueError) as error:
         raise InvalidStateFile(f"This cannot be remembered in {store / DESIRED_STATE_NAME}: {error}") from error
     write_deployed_targets(store, serving)  # first: where this fails, nothing has changed that anybody acts on
-    _write(store / DESIRED_STATE_NAME, content)
+    write_state_file(store / DESIRED_STATE_NAME, content)
 
 
 def write_deployed_targets(store: Path, serving: DesiredState) -> None:
@@ -147,7 +156,7 @@ def write_deployed_targets(store: Path, serving: DesiredState) -> None:
     ]
     # Prometheus needs an address for labels to belong to; what answers there is thrown away.
     target = urlsplit(own_addresses().metrics).netloc
-    _write(store / DEPLOYED_NAME, [{"targets": [target], "labels": of_version} for of_version in labels])
+    write_state_file(store / DEPLOYED_NAME, [{"targets": [target], "labels": of_version} for of_version in labels])
 
 
 def forget_desired_state(store: Path) -> None:
@@ -193,16 +202,6 @@ def store_lock(store: Path, timeout_s: float = 0.0) -> AbstractContextManager[bo
 
 def _text(holds: bool) -> str:
     return "true" if holds else "false"
-
-
-def _write(path: Path, content: Any) -> None:
-    remove_leftovers(path)  # of a process that was killed; whoever writes holds the lock
-    document = orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-    # `cifar up` wants no space on the disk for what is there.
-    if path.is_file() and path.stat().st_size == len(document) and path.read_bytes() == document:
-        return
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(document)
 
 
 def _parse(content: object) -> DesiredState:

@@ -3,13 +3,11 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import orjson
 import psutil
 
 from cifar.common.errors import InvalidStateFile
-from cifar.common.files import atomic_write, remove_leftovers
-from cifar.common.processes import describe, find_own, find_process, is_own
-from cifar.common.state_file import Field, check_object, optional, read_state_file, text, whole_number
+from cifar.common.processes import PROCESS_FIELDS, distrust, find_own, find_process, is_own
+from cifar.common.state_file import Field, check_object, optional, read_state_file, text, write_state_file
 from cifar.server.run_folder import check_socket_folder
 
 _FILE = "torchserve.json"
@@ -19,8 +17,7 @@ _TEMP_DIR = "-Djava.io.tmpdir="
 
 _DIGEST = "[0-9a-f]{64}"
 _FIELDS = {
-    "pid": whole_number(2, 2**31),
-    "started": text(r"[\w-]{1,64}/[\d.]{1,32}", "a boot and a time since then"),
+    **PROCESS_FIELDS,
     "temp_dir": text(r"/[^\0]{1,4095}", "the path of a folder"),
     "config": text(r"/[^\0]{1,4095}", "the path of a file"),
     "config_sha256": text(_DIGEST, "a SHA-256"),
@@ -35,7 +32,7 @@ class RunState:
 
     Attributes:
         pid: of its Java process.
-        started: what tells that process from others with the same number (cifar.common.processes.identify).
+        started: when that process was started, as another may get its number (cifar.common.processes.identify).
         temp_dir: sockets, unpacked archives.
         config: the config.properties that it was started with.
         config_sha256: of the settings in it, as they were then.
@@ -69,11 +66,7 @@ def read_state(run_dir: Path) -> RunState | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        servers = ", ".join(map(describe, find_servers(run_dir))) or "none"
-        raise InvalidStateFile(
-            f"{path} cannot be trusted: {error}. Servers of this folder that run: {servers}. Remove the file, then: "
-            "cifar down, which finds them without it"
-        ) from None
+        raise distrust(path, error, "Servers", find_servers(run_dir)) from None
 
 
 def started_archives(run_dir: Path) -> set[str] | None:
@@ -84,10 +77,7 @@ def started_archives(run_dir: Path) -> set[str] | None:
 
 def write_state(run_dir: Path, state: RunState) -> None:
     """Remember, whole or not at all; raises OSError."""
-    path = run_dir / _FILE
-    remove_leftovers(path)  # of a process that was killed; whoever writes holds the lock
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(orjson.dumps(asdict(state), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    write_state_file(run_dir / _FILE, asdict(state))
 
 
 def find_server(state: RunState) -> psutil.Process | None:

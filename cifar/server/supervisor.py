@@ -13,12 +13,11 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-import psutil
-
 from cifar.client.management import ManagementClient
 from cifar.client.tokens import Tokens
 from cifar.common.errors import CifarError
 from cifar.common.lock import exclusive
+from cifar.common.processes import end_processes, find_own
 from cifar.common.project import MODEL_NAME, ROOT
 from cifar.server.desired_state import read_desired_state
 from cifar.server.torchserve import TorchServe
@@ -50,21 +49,13 @@ def spawn_supervisor(server: TorchServe) -> None:
 def end_supervisors(run_dir: Path) -> None:
     """End those of a run folder, before the server is stopped: they would start it again."""
     begin = ["-m", "cifar.server.supervisor", str(run_dir.resolve())]
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.cmdline()[1:4] == begin:
-                process.terminate()
-                found.append(process)
-    _gone, alive = psutil.wait_procs(found, timeout=_STOP_S)
-    for process in alive:
-        with suppress(psutil.Error):
-            process.kill()
+    end_processes(find_own(lambda _process, arguments: arguments[1:4] == begin), _STOP_S)
 
 
 def supervise(server: TorchServe) -> None:
     """Start the server again whenever it serves nobody; returns when its run folder has gone."""
     pause = _FIRST_PAUSE_S
+    _log(server, "is supervised")
     while True:
         time.sleep(_LOOK_EVERY_S)
         if _has_worker(server):

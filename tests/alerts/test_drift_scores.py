@@ -1,4 +1,4 @@
-"""benchmarks/drift.py repeats the arithmetic of the drift rules; here Prometheus reckons with the same counts."""
+"""benchmarks/drift.py repeats the arithmetic of the drift rules; here Prometheus computes with the same counts."""
 
 from typing import Any
 
@@ -16,13 +16,13 @@ from input_statistics import STATISTICS
 from tests.alerts.promtool import promtool
 from tests.alerts.rules import ROOT
 from training.baseline import measure_baseline
-from training.evaluate import predict_probabilities
+from training.model import predict_probabilities
 
 MINUTES, A_MINUTE, WINDOW = 20, 50, 15
 RECORDED = {
-    "InputDrift": 'max(version_statistic:cifar_input_drift:ks15m{statistic!="confidence"})',
-    "PredictionMixShifted": "version:cifar_prediction_shift:distance15m",
-    "ConfidenceFallen": "version:cifar_confidence_fall:difference15m",
+    "CifarInputDrift": 'max(version_statistic:cifar_input_drift:ks15m{statistic!="confidence"})',
+    "CifarPredictionMixShifted": "version:cifar_prediction_shift:distance15m",
+    "CifarConfidenceFallen": "version:cifar_confidence_fall:difference15m",
 }
 
 
@@ -32,7 +32,7 @@ def classify(images: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("bright", [False, True])
-def test_rules_and_calibration_reckon_alike(tmp_path, bright):
+def test_rules_and_calibration_compute_the_same(tmp_path, bright):
     images = synthetic_images()
     classifier: Any = classify
     baseline = measure_baseline(images, predict_probabilities(classifier, images), class_names())
@@ -41,7 +41,7 @@ def test_rules_and_calibration_reckon_alike(tmp_path, bright):
     pool = count_pictures(classifier, 255 - (255 - images) // 8 if bright else images)
     stream = np.random.default_rng(1).choice(len(images) // 2, MINUTES * A_MINUTE)
     scores = score_windows(pool, stream, np.array([len(stream)]), WINDOW * A_MINUTE, baseline)
-    assert scores["InputDrift"][0] > (0.5 if bright else 0.01)
+    assert scores["CifarInputDrift"][0] > (0.5 if bright else 0.01)
     assert all(scores[alert][0] != 0 for alert in RECORDED)
     checks = [
         {
@@ -51,8 +51,9 @@ def test_rules_and_calibration_reckon_alike(tmp_path, bright):
         }
         for alert, [score] in scores.items()
     ]
+    files = ("recording.yaml", "input_drift.yaml", "thresholds.yaml")
     test = {
-        "rule_files": [str(ROOT / "alerts" / name) for name in ("recording.yaml", "thresholds.yaml")],
+        "rule_files": [str(ROOT / "alerts" / name) for name in files],
         "tests": [{"interval": "1m", "input_series": series_of(pool, stream, baseline), "promql_expr_test": checks}],
     }
     (tmp_path / "test.yaml").write_text(yaml.safe_dump(test))

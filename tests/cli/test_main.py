@@ -1,5 +1,6 @@
 import json
 import sys
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -228,3 +229,7 @@ def test_main_lets_errors_of_the_program_itself_through(monkeypatch):
     monkeypatch.setattr(cli, "app", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         cli.main()
+
+
+def test_version_is_that_of_the_installed_package(run_main):
+    assert run_main("--version") == (0, f"{metadata.version('cifar-torchserve')}\n", "")

@@ -13,13 +13,12 @@ from cifar.archives.reference_outputs import synthetic_images
 from cifar.common.files import digest_file
 from cifar.common.project import class_names
 from cifar.server.torchserve import TorchServe
-from grafana.ask import Prometheus
+from grafana.prometheus import Prometheus
 from tests.support.programs import need
 from tests.support.service import Service, build_archive, write_config
 from training.baseline import measure_baseline
-from training.baseline_file import write_baseline
-from training.evaluate import predict_probabilities
-from training.model import ModelParams, build_classifier
+from training.evaluate import write_baseline
+from training.model import ModelParams, build_classifier, predict_probabilities
 from training.weights import save_weights
 
 

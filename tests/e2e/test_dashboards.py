@@ -11,32 +11,34 @@ from PIL import Image
 from cifar.archives.reference_outputs import synthetic_images
 from cifar.client.inference import InferenceClient
 from cifar.server.desired_state import DesiredState, ServedVersion, write_deployed_targets
-from grafana.ask import Prometheus, substitute
 from grafana.build import FOLDER
+from grafana.dashboard import DEPLOYED, STARTED
 from grafana.draw import draw
-from grafana.page import DEPLOYED, STARTED
+from grafana.prometheus import Prometheus, substitute
 from tests.support.service import Service
 
 STEP_S = 1
-PAGES: dict[str, dict[str, Any]] = {file.stem: json.loads(file.read_text()) for file in sorted(FOLDER.glob("*.json"))}
+DASHBOARDS: dict[str, dict[str, Any]] = {
+    file.stem: json.loads(file.read_text()) for file in sorted(FOLDER.glob("*.json"))
+}
 QUERIES = {
     f"{name}: {panel['title']}, {target['legendFormat']}": target["expr"]
-    for name, page in PAGES.items()
-    for panel in page["panels"]
+    for name, dashboard in DASHBOARDS.items()
+    for panel in dashboard["panels"]
     for target in panel.get("targets", ())
 }
-ROLES = next(panel["targets"][0]["expr"] for panel in PAGES["service"]["panels"] if panel["title"] == "Versions")
+ROLES = next(panel["targets"][0]["expr"] for panel in DASHBOARDS["service"]["panels"] if panel["title"] == "Versions")
 
 
 @pytest.fixture(scope="module")
 def watched(prometheus: Prometheus, torchserve: Service) -> Prometheus:
-    """A Prometheus that has seen traffic, refusals in it, and a minute's rate of heartbeats."""
+    """A Prometheus that has scraped traffic, rejections in it, and a minute's rate of heartbeats."""
     images = synthetic_images()
     deadline = time.monotonic() + 60
     with InferenceClient(torchserve.url) as client:
         while not prometheus.now("version:cifar_live_workers:count1m > 0.5"):  # the last to have a value
             assert time.monotonic() < deadline
-            if prometheus.now('up{job="torchserve"} == 1'):  # what is counted before the first look has no rate
+            if prometheus.now('up{job="torchserve"} == 1'):  # what is counted before the first scrape has no rate
                 client.predict(images[:20])
                 torchserve.post(b"short", "application/octet-stream")
             time.sleep(0.2)
@@ -66,7 +68,7 @@ def wait_for(prometheus: Prometheus, expression: str, wanted: dict[str, float]) 
 
 
 def by_version(prometheus: Prometheus, expression: str) -> dict[str, float]:
-    return {it.labels["model_version"]: it.points[-1][1] for it in prometheus.now(substitute(expression, STEP_S))}
+    return {one.labels["model_version"]: one.points[-1][1] for one in prometheus.now(substitute(expression, STEP_S))}
 
 
 @pytest.mark.parametrize("name", QUERIES)
@@ -76,14 +78,14 @@ def test_every_panel_has_data_although_nothing_was_ever_deployed_nor_failed(watc
     assert all(value == value for series in found for _, value in series.points), "not a number"
 
 
-@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
-def test_no_two_series_of_a_panel_have_the_same_name(watched, page):
+@pytest.mark.parametrize("dashboard", DASHBOARDS.values(), ids=DASHBOARDS)
+def test_no_two_series_of_a_panel_have_the_same_name(watched, dashboard):
     now = time.time()
-    for panel in page["panels"]:
+    for panel in dashboard["panels"]:
         names = [
             (target["legendFormat"], series.name(target["legendFormat"]))
             for target in panel.get("targets", ())
-            if panel["type"] not in ("barchart", "table")  # whose rows are told apart by their labels
+            if panel["type"] not in ("barchart", "table")  # whose rows differ by their labels
             for series in watched.over_time(substitute(target["expr"], STEP_S), now - 60, now, STEP_S)
         ]
         assert len(set(names)) == len(names), (panel["title"], names)
@@ -95,7 +97,7 @@ def test_panels_of_one_version_show_no_other(watched):
             assert not watched.now(substitute(query, STEP_S, version="9.9")), name
 
 
-def test_roles_and_marks_follow_deployments_and_rollbacks(watched, store):
+def test_roles_and_annotations_follow_deployments_and_rollbacks(watched, store):
     wait_for(watched, ROLES, {"1.0": 2})  # what `cifar up` has started counts as deployed
     begin = time.time()
     for default in ("1.0", "2.0", "1.0"):
@@ -103,9 +105,9 @@ def test_roles_and_marks_follow_deployments_and_rollbacks(watched, store):
         wait_for(watched, ROLES, {"1.0": 1 + (default == "1.0"), "2.0": 1 + (default == "2.0")})
     time.sleep(2 * STEP_S)  # the last one has a step of its own
     found = watched.over_time(substitute(DEPLOYED.expr, STEP_S), begin, time.time(), STEP_S)
-    marks = sorted((at, series.name(DEPLOYED.text)) for series in found for at, _ in series.points)
-    # The first decision tells what was served before; it is no deployment.
-    assert [text for _, text in marks] == ["2.0 is the default", "1.0 is the default"]
+    texts = sorted((at, series.name(DEPLOYED.text)) for series in found for at, _ in series.points)
+    # The first decision is what was served before; it is no deployment.
+    assert [text for _, text in texts] == ["2.0 is the default", "1.0 is the default"]
 
 
 def test_a_start_of_workers_is_marked_once(watched):
@@ -115,10 +117,10 @@ def test_a_start_of_workers_is_marked_once(watched):
     assert len(series.points) == 1
 
 
-@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
-def test_pictures_can_be_drawn_and_are_small_enough_for_a_readme(watched, page, tmp_path):
+@pytest.mark.parametrize("dashboard", DASHBOARDS.values(), ids=DASHBOARDS)
+def test_screenshots_can_be_drawn_and_are_small_enough_for_a_readme(watched, dashboard, tmp_path):
     now = time.time()
-    file = draw(watched, page, now - 60, now, tmp_path)
+    file = draw(watched, dashboard, now - 60, now, tmp_path)
     with Image.open(file) as image:
         assert image.format == "PNG" and image.width == 1650
         assert len(image.convert("RGB").getcolors(1 << 20) or ()) > 20, "nothing is on it"

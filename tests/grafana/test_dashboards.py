@@ -1,4 +1,4 @@
-"""The dashboards as files: what Grafana would do with them, as far as it can be told without one."""
+"""The dashboards as files: what Grafana would do with them, as far as can be checked without it."""
 
 import json
 import re
@@ -12,41 +12,42 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from cifar.common.project import ROOT
-from grafana.ask import substitute
 from grafana.build import FOLDER, dashboards
+from grafana.panels import BY_VERSION
+from grafana.prometheus import substitute
 from tests.alerts.names import known_metrics, metrics_of
 from tests.alerts.promtool import promtool
 
 FILES = sorted(FOLDER.glob("*.json"))
-PAGES: dict[str, dict[str, Any]] = {file.stem: json.loads(file.read_text()) for file in FILES}
+DASHBOARDS: dict[str, dict[str, Any]] = {file.stem: json.loads(file.read_text()) for file in FILES}
 PANELS: dict[str, dict[str, Any]] = {
     f"{name}: {panel['title']}": panel
-    for name, page in PAGES.items()
-    for panel in page["panels"]
+    for name, dashboard in DASHBOARDS.items()
+    for panel in dashboard["panels"]
     if panel["type"] != "row"
 }
 EXPRESSIONS = [target["expr"] for panel in PANELS.values() for target in panel["targets"]]
-MARKS = [mark for page in PAGES.values() for mark in page["annotations"]["list"]]
+ANNOTATIONS = [found for dashboard in DASHBOARDS.values() for found in dashboard["annotations"]["list"]]
 
 
 def test_the_files_are_what_the_script_makes():
     assert {file.name: file.read_text() for file in FILES} == dashboards(), "run: make dashboards"
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", DASHBOARDS)
 def test_the_sdk_of_grafana_reads_a_file_and_loses_nothing(name):
-    # It has no fields for what a mark of Prometheus says; Grafana's plugin for Prometheus has.
+    # It has no fields for the text of an annotation; Grafana's plugin for Prometheus has.
     register_default_plugins()
-    page = json.loads(FOLDER.joinpath(f"{name}.json").read_text())
-    for mark in page["annotations"]["list"]:
-        assert mark.pop("titleFormat") and mark.pop("tagKeys") and mark.pop("step")
-    assert json.loads(json.dumps(Dashboard.from_json(page), cls=JSONEncoder)) == page
+    dashboard = json.loads(FOLDER.joinpath(f"{name}.json").read_text())
+    for annotation in dashboard["annotations"]["list"]:
+        assert annotation.pop("titleFormat") and annotation.pop("tagKeys") and annotation.pop("step")
+    assert json.loads(json.dumps(Dashboard.from_json(dashboard), cls=JSONEncoder)) == dashboard
 
 
 def test_two_dashboards_have_names_and_uids_of_their_own():
-    assert set(PAGES) == {"service", "model"}
-    assert len({page["uid"] for page in PAGES.values()} & {"cifar-service", "cifar-model"}) == 2
-    assert len({page["title"] for page in PAGES.values()}) == 2
+    assert set(DASHBOARDS) == {"service", "model"}
+    assert len({dashboard["uid"] for dashboard in DASHBOARDS.values()} & {"cifar-service", "cifar-model"}) == 2
+    assert len({dashboard["title"] for dashboard in DASHBOARDS.values()}) == 2
 
 
 @pytest.mark.parametrize("panel", PANELS.values(), ids=PANELS)
@@ -72,29 +73,32 @@ def test_the_labels_in_a_legend_are_those_that_the_query_keeps(panel):
             assert kept or recorded, (label, target["expr"])
 
 
-@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
-def test_numbers_titles_and_places_of_panels_are_theirs_alone(page):
-    numbers = [panel["id"] for panel in page["panels"]]
-    titles = [panel["title"] for panel in page["panels"]]
+@pytest.mark.parametrize("dashboard", DASHBOARDS.values(), ids=DASHBOARDS)
+def test_numbers_titles_and_places_of_panels_are_theirs_alone(dashboard):
+    numbers = [panel["id"] for panel in dashboard["panels"]]
+    titles = [panel["title"] for panel in dashboard["panels"]]
     assert len(set(numbers)) == len(numbers) and len(set(titles)) == len(titles)
-    for panel in page["panels"]:
+    for panel in dashboard["panels"]:
         assert panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24
-    for one, other in combinations((panel["gridPos"] for panel in page["panels"]), 2):
+    for one, other in combinations((panel["gridPos"] for panel in dashboard["panels"]), 2):
         beside = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
         above = one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
         assert beside or above, (one, other)
 
 
-def test_every_query_and_every_mark_parses(tmp_path):
-    expressions = [*EXPRESSIONS, *(mark["expr"] for mark in MARKS)]
+def test_every_query_and_every_annotation_parses(tmp_path):
+    expressions = [*EXPRESSIONS, *(annotation["expr"] for annotation in ANNOTATIONS)]
     assert len(expressions) > 60
-    rules = [{"record": f"panel:{number}", "expr": substitute(it, 5)} for number, it in enumerate(expressions)]
+    rules = [
+        {"record": f"panel:{number}", "expr": substitute(expression, 5)}
+        for number, expression in enumerate(expressions)
+    ]
     (tmp_path / "rules.yaml").write_text(json.dumps({"groups": [{"name": "panels", "rules": rules}]}))
     promtool("check", "rules", tmp_path / "rules.yaml")
 
 
 def test_every_metric_in_a_query_is_declared_or_recorded():
-    for expression in (*EXPRESSIONS, *(mark["expr"] for mark in MARKS)):
+    for expression in (*EXPRESSIONS, *(annotation["expr"] for annotation in ANNOTATIONS)):
         assert metrics_of(expression) <= known_metrics(), expression
 
 
@@ -105,16 +109,40 @@ def test_every_alert_has_a_panel_that_leads_to_its_heading_and_no_heading_is_mis
         for words in re.findall(r"docs/runbook\.md(#\w+(?:, #\w+)*)", panel["description"])
         for heading in re.findall(r"#(\w+)", words)
     }
-    headings = {it.lower() for it in re.findall(r"^## (.+)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)}
+    headings = {
+        heading.lower() for heading in re.findall(r"^## (.+)$", (ROOT / "docs/runbook.md").read_text(), re.MULTILINE)
+    }
     assert named == headings
 
 
-@pytest.mark.parametrize("mark", MARKS, ids=lambda mark: mark["name"])
-def test_a_mark_says_of_which_version_it_is(mark):
-    assert "{{model_version}}" in mark["titleFormat"] and mark["enable"]
+@pytest.mark.parametrize("annotation", ANNOTATIONS, ids=lambda annotation: annotation["name"])
+def test_an_annotation_says_of_which_version_it_is(annotation):
+    assert "{{model_version}}" in annotation["titleFormat"] and annotation["enable"]
 
 
-@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
-def test_versions_can_be_chosen_several_at_a_time(page):
-    [variable] = page["templating"]["list"]
+@pytest.mark.parametrize("dashboard", DASHBOARDS.values(), ids=DASHBOARDS)
+def test_versions_can_be_chosen_several_at_a_time(dashboard):
+    [variable] = dashboard["templating"]["list"]
     assert variable["name"] == "version" and variable["multi"] and variable["includeAll"]
+
+
+def test_a_version_has_the_same_colour_in_all_panels():
+    """Grafana chooses it by the series' name: the version alone, but for lines that accompany another of it."""
+    found = 0
+    for panel in PANELS.values():
+        legends = {target["refId"]: target["legendFormat"] for target in panel["targets"]}
+        if panel["type"] != "timeseries" or not any(it.startswith(BY_VERSION) for it in legends.values()):
+            continue
+        found += 1
+        assert panel["fieldConfig"]["defaults"]["color"]["mode"] == "palette-classic-by-name"
+        overridden = {override["matcher"]["options"] for override in panel["fieldConfig"]["overrides"]}
+        assert [legends[ref] for ref in legends.keys() - overridden] == [BY_VERSION], panel["title"]
+    assert found > 10
+
+
+def test_each_role_of_a_version_has_a_colour_of_its_own():
+    [roles] = [panel for name, panel in PANELS.items() if name == "service: Versions"]
+    [mapping] = roles["fieldConfig"]["defaults"]["mappings"]
+    shown = {role["text"]: role["color"] for role in mapping["options"].values()}
+    assert {"default", "deployed", "served"} < set(shown)
+    assert len(set(shown.values())) == len(shown)

@@ -1,4 +1,4 @@
-"""What Grafana reads when it starts, with the environment that the README names."""
+"""What Grafana reads when it starts, with the environment that docs/monitoring.md names."""
 
 import re
 import subprocess

@@ -1,6 +1,6 @@
 import pytest
 
-from cifar.common.errors import AddressesUnusable
+from cifar.common.errors import InvalidAddress
 from cifar.common.project import ROOT
 from cifar.monitoring.addresses import parse_endpoint, read_alert_log, read_alertmanager
 
@@ -22,7 +22,7 @@ def test_an_alertmanager_may_stand_in_prometheus_yml_itself(tmp_path):
 def test_a_prometheus_without_an_alertmanager_is_refused_with_an_example(tmp_path, text):
     config = tmp_path / "prometheus.yml"
     config.write_text(text)
-    with pytest.raises(AddressesUnusable, match=r"names no Alertmanager; expected .* 127\.0\.0\.1:9093"):
+    with pytest.raises(InvalidAddress, match=r"names no Alertmanager; expected .* 127\.0\.0\.1:9093"):
         read_alertmanager(config)
 
 
@@ -39,7 +39,7 @@ def test_an_alertmanager_configuration_that_is_none_is_refused(tmp_path, text, m
     config = tmp_path / "alertmanager.yml"
     if text is not None:
         config.write_text(text)
-    with pytest.raises(AddressesUnusable, match=message):
+    with pytest.raises(InvalidAddress, match=message):
         read_alert_log(config)
 
 
@@ -47,5 +47,5 @@ def test_an_alertmanager_configuration_that_is_none_is_refused(tmp_path, text, m
     "text", ["", "9090", "127.0.0.1", "127.0.0.1:x", "http://127.0.0.1:9090", "127.0.0.1:99999", "a:1/b"]
 )
 def test_what_is_no_address_is_refused_with_an_example(text):
-    with pytest.raises(AddressesUnusable, match=r"--address is .*expected an address like 127\.0\.0\.1:9090"):
+    with pytest.raises(InvalidAddress, match=r"--address is .*expected an address like 127\.0\.0\.1:9090"):
         parse_endpoint(text, "--address")

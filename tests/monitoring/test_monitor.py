@@ -1,5 +1,6 @@
 """`cifar monitor`: a real Prometheus, a real Alertmanager and the log of its messages."""
 
+import json
 import os
 import shutil
 import socket
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -15,9 +17,9 @@ import requests
 from cifar.common.errors import InvalidStateFile, MonitorFailed, PortTaken, ProgramMissing
 from cifar.common.processes import identify
 from cifar.common.project import ROOT
-from cifar.monitoring.monitor import Monitor
+from cifar.monitoring.monitor import Monitor, remember_folder, stop_all
+from cifar.monitoring.processes import ProcessRecord, read_records, write_records
 from cifar.monitoring.programs import list_programs
-from cifar.monitoring.state import Started, read_started, write_started
 from tests.monitoring.watched import copy_configuration, get, messages, wait_until
 
 NAMES = ["Alert log", "Alertmanager", "Prometheus"]
@@ -44,7 +46,7 @@ def monitor(tmp_path) -> Iterator[Monitor]:
 
 
 def pids(monitor: Monitor) -> dict[str, int]:
-    return {name: one.pid for name, one in read_started(monitor.folder).items() if one.process is not None}
+    return {name: one.pid for name, one in read_records(monitor.folder).items() if one.process is not None}
 
 
 def urls(monitor: Monitor) -> dict[str, str]:
@@ -63,7 +65,7 @@ def test_no_ctrl_c_in_the_terminal_reaches_them(running):
         assert os.getsid(pid) == pid
 
 
-def test_prometheus_evaluates_the_rules_and_nobody_complains_at_the_start(running):
+def test_prometheus_evaluates_the_rules_and_nothing_complains_at_the_start(running):
     groups = get(urls(running)["Prometheus"] + "/api/v1/rules")["data"]["groups"]
     assert {"always", "service", "burn", "model", "thresholds"} <= {group["name"] for group in groups}
     assert "level=error" not in (running.folder / "alertmanager.log").read_text()
@@ -110,25 +112,37 @@ def test_without_credentials_in_alertmanagers_configuration_no_token_is_asked_fo
     wait_until(lambda: messages(monitor))
 
 
+def test_alerts_reach_the_log_also_where_the_monitor_has_another_folder(monitor):
+    elsewhere = Monitor(
+        monitor.folder.parent / "elsewhere", monitor.prometheus_config, monitor.alertmanager_config, monitor.prometheus
+    )
+    try:
+        elsewhere.start()
+        wait_until(lambda: messages(elsewhere), seconds=40)
+    finally:
+        elsewhere.stop()
+
+
 def test_a_server_that_is_down_silences_its_consequences_and_not_another_job(running):
     alerts = [
-        {"labels": {"alertname": name, "job": job, "model_version": "1.0", "severity": "page"}}
+        {"labels": {"alertname": f"Cifar{name}", "job": job, "model_version": "1.0", "severity": "page"}}
         for name, job in (("ServerDown", "here"), ("QueueGrows", "here"), ("InputDrift", "here"), ("QueueGrows", "far"))
     ]
     api = urls(running)["Alertmanager"] + "/api/v2/alerts"
     assert requests.post(api, json=alerts, timeout=10).status_code == 200
     wait_until(lambda: len(get(api)) >= len(alerts))
     silenced = {(it["labels"]["alertname"], it["labels"]["job"]) for it in get(api) if it["status"]["inhibitedBy"]}
-    assert silenced == {("QueueGrows", "here"), ("InputDrift", "here")}
+    assert silenced == {("CifarQueueGrows", "here"), ("CifarInputDrift", "here")}
 
 
 def test_a_missing_worker_of_one_version_leaves_the_latency_of_another_audible(running):
-    wanted = (("NoLiveWorker", "2.0"), ("LatencyBudgetBurnsFast", "2.0"), ("LatencyBudgetBurnsFast", "1.0"))
+    latency = "CifarLatencyBudgetBurnsFast"
+    wanted = (("CifarNoLiveWorker", "2.0"), (latency, "2.0"), (latency, "1.0"))
     alerts = [
         {"labels": {"alertname": name, "job": "workers", "model_version": version, "severity": "page"}}
         for name, version in wanted
     ]
-    alerts.append({"labels": {"alertname": "ErrorBudgetBurnsFast", "job": "workers", "severity": "page"}})
+    alerts.append({"labels": {"alertname": "CifarErrorBudgetBurnsFast", "job": "workers", "severity": "page"}})
     api = urls(running)["Alertmanager"] + "/api/v2/alerts"
     assert requests.post(api, json=alerts, timeout=10).status_code == 200
     mine = {"filter": 'job="workers"'}
@@ -138,7 +152,7 @@ def test_a_missing_worker_of_one_version_leaves_the_latency_of_another_audible(r
         for it in get(api, **mine)
         if it["status"]["inhibitedBy"]
     }
-    assert silenced == {("LatencyBudgetBurnsFast", "2.0"), ("ErrorBudgetBurnsFast", None)}
+    assert silenced == {("CifarLatencyBudgetBurnsFast", "2.0"), ("CifarErrorBudgetBurnsFast", None)}
 
 
 def test_a_second_start_keeps_the_processes_and_takes_changed_rules(running):
@@ -153,14 +167,12 @@ def test_a_second_start_keeps_the_processes_and_takes_changed_rules(running):
 
 
 def test_a_running_prometheus_that_refuses_changed_rules_goes_on_and_the_error_says_why(running, monkeypatch):
-    monkeypatch.setattr("cifar.monitoring.daemons._RELOAD_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("cifar.monitoring.processes._RELOAD_TIMEOUT_S", 1.0)
     before = pids(running)
     broken = running.prometheus_config.parent / "alerts" / "broken.yaml"
     broken.write_text("groups: [{name: broken, rules: [{record: a, expr: '('}]}]")
     try:
-        with pytest.raises(
-            MonitorFailed, match=r"Prometheus goes on with the configuration that it had(.|\n)*broken\.yaml"
-        ):
+        with pytest.raises(MonitorFailed, match=r"Prometheus keeps the configuration that it had(.|\n)*broken\.yaml"):
             running.start()
     finally:
         broken.unlink()
@@ -168,28 +180,91 @@ def test_a_running_prometheus_that_refuses_changed_rules_goes_on_and_the_error_s
     running.start()
 
 
-def test_down_ends_all_of_it_keeps_what_was_measured_and_does_not_mind_none(monitor):
-    done = cifar("monitor", *options(monitor))
+def test_down_ends_all_of_it_keeps_what_was_measured_and_does_not_mind_none(checkout):
+    monitor, folder = checkout, checkout.folder
+    done = cifar(monitor, "monitor", *options(monitor))
     assert done.returncode == 0, done.stderr
-    assert [line.split("  ")[0] for line in done.stderr.splitlines()] == NAMES[::-1]
+    assert [line.split("  ")[0] for line in done.stderr.splitlines() if "names the metrics" not in line] == NAMES[::-1]
     assert urls(monitor)["Prometheus"] in done.stderr
-    assert str(monitor.folder / "alerts.jsonl") in done.stderr
-    processes = [psutil.Process(pid) for pid in pids(monitor).values()]
+    assert str(folder / "alerts.jsonl") in done.stderr
+    processes = remembered(folder)
     assert len(processes) == len(NAMES)
-    run_dir = monitor.folder.parent / "run"
-    done = cifar("down", "--run-dir", run_dir)
+    arguments = ("down", "--run-dir", folder.parent / "run", "--monitor-dir", folder)
+    done = cifar(monitor, *arguments)
     assert done.returncode == 0, done.stderr
     assert "Stopped: Alert log, Alertmanager, Prometheus." in done.stderr
-    assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
-    assert (monitor.folder / "prometheus" / "wal").is_dir()
-    assert not (monitor.folder / "processes.json").exists()
-    assert "Stopped:" not in cifar("down", "--run-dir", run_dir).stderr
+    assert not any(runs(process) for process in processes)
+    assert (folder / "prometheus" / "wal").is_dir()
+    assert not (folder / "processes.json").exists()
+    assert "Stopped:" not in cifar(monitor, *arguments).stderr
 
 
-def cifar(*arguments: object, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
+@pytest.mark.parametrize("name", ["elsewhere", "monitor"])
+def test_down_finds_the_monitor_of_its_checkout_wherever_its_folder_is(checkout, name):
+    folder = checkout.folder.parent / "data" / name
+    monitor = Monitor(folder, checkout.prometheus_config, checkout.alertmanager_config, checkout.prometheus)
+    done = cifar(monitor, "monitor", *options(monitor))
+    assert done.returncode == 0, done.stderr
+    processes = remembered(folder)
+    done = cifar(monitor, "down", "--run-dir", folder)
+    assert "Stopped:" not in done.stderr, "of another run folder: not its monitor"
+    assert all(runs(process) for process in processes)
+    done = cifar(monitor, "down")
+    assert done.returncode == 0, done.stderr
+    assert f"What was recorded stays in {folder}." in done.stderr
+    assert not any(runs(process) for process in processes)
+    assert (folder / "prometheus" / "wal").is_dir()
+    assert "Stopped:" not in cifar(monitor, "down").stderr
+
+
+def remembered(folder: Path) -> list[psutil.Process]:
+    """The processes that another checkout's command has started."""
+    content = json.loads((folder / "processes.json").read_text())
+    return [psutil.Process(record["pid"]) for record in content.values()]
+
+
+def runs(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"folders": 1}', '{"folders": [1]}', '{"others": []}'])
+def test_a_damaged_list_of_folders_is_an_error_that_names_the_way_out(tmp_path, content):
+    (tmp_path / "other_folders.json").write_text(content)
+    for act in (lambda: stop_all(tmp_path), lambda: remember_folder(tmp_path / "new", tmp_path)):
+        with pytest.raises(InvalidStateFile, match=r"other_folders\.json cannot be trusted.*--monitor-dir FOLDER"):
+            act()
+
+
+def test_folders_that_have_gone_are_forgotten_and_the_usual_one_needs_no_memory(tmp_path):
+    home = tmp_path / "monitor"
+    remember_folder(home, home)
+    assert not home.exists()
+    for name in ("gone", "new"):
+        remember_folder(tmp_path / name, home)
+    assert json.loads((home / "other_folders.json").read_text()) == {"folders": [str(tmp_path / "new")]}
+    assert stop_all(home) == {}
+    assert not (home / "other_folders.json").exists()
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Iterator[Monitor]:
+    """A monitor of a checkout of its own, which no other monitor belongs to; plain `down` ends what is left of it."""
+    monitor = copy_configuration(tmp_path)
+    for folder in ("cifar", "handler"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "config.properties", tmp_path)
+    try:
+        yield monitor
+    finally:
+        cifar(monitor, "down")
+
+
+def cifar(monitor: Monitor, *arguments: object, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
+    """Run a command of the checkout that the monitor's configuration is in."""
+    checkout = monitor.prometheus_config.parent
     command = [sys.executable, "-m", "cifar.cli.main", *map(str, arguments)]
-    environment = os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(checkout), "COLUMNS": "300"}
+    return subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, timeout=60)
 
 
 def options(monitor: Monitor) -> list[object]:
@@ -234,7 +309,7 @@ def test_the_port_of_one_that_was_killed_is_waited_for(monitor):
     monitor.folder.mkdir()
     with subprocess.Popen([sys.executable, "-c", "pass"]) as killed:
         started = identify(killed.pid)
-    write_started(monitor.folder, {"Prometheus": Started(killed.pid, started, own_command(monitor))})
+    write_records(monitor.folder, {"Prometheus": ProcessRecord(killed.pid, started, own_command(monitor))})
     with socket.create_server(monitor.prometheus) as port:
         closing = threading.Timer(0.5, port.close)
         closing.start()
@@ -250,10 +325,10 @@ def test_a_configuration_that_alertmanager_refuses_shows_its_words_and_leaves_no
         monitor.start()
     assert pids(monitor) == {}
     with socket.create_server(monitor.prometheus):
-        pass  # nobody listens
+        pass  # no process listens
 
 
-def test_another_address_starts_prometheus_anew_and_leaves_the_others(monitor):
+def test_another_address_starts_prometheus_again_and_leaves_the_others(monitor):
     monitor.start()
     before = pids(monitor)
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -265,10 +340,10 @@ def test_another_address_starts_prometheus_anew_and_leaves_the_others(monitor):
     assert get(urls(moved)["Prometheus"] + "/api/v1/status/buildinfo")["status"] == "success"
 
 
-def test_a_missing_program_is_told_with_the_command_that_brings_it(monitor, tmp_path):
+def test_a_missing_program_is_named_with_the_command_that_brings_it(checkout, tmp_path):
     here = tmp_path / "bin"
     here.mkdir()
-    done = cifar("monitor", *options(monitor), path=str(here))
+    done = cifar(checkout, "monitor", *options(checkout), path=str(here))
     assert done.returncode == 1
     message = " ".join(done.stderr.split())
     assert "Prometheus (prometheus) and Alertmanager (prometheus-alertmanager or alertmanager) not found" in message
@@ -294,7 +369,7 @@ def test_stopping_never_ends_a_process_that_only_has_the_same_number(monitor):
         try:
             monitor.folder.mkdir()
             started = identify(other.pid)  # even the very process that is named: it is not what it should be
-            write_started(monitor.folder, {"Prometheus": Started(other.pid, started, own_command(monitor))})
+            write_records(monitor.folder, {"Prometheus": ProcessRecord(other.pid, started, own_command(monitor))})
             assert monitor.stop() == []
             assert other.poll() is None
         finally:
@@ -339,7 +414,7 @@ def test_a_process_that_is_not_of_the_folder_is_never_ended(monitor, command):
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
         try:
             monitor.folder.mkdir()
-            write_started(monitor.folder, {"Prometheus": Started(other.pid, identify(other.pid), command)})
+            write_records(monitor.folder, {"Prometheus": ProcessRecord(other.pid, identify(other.pid), command)})
             with pytest.raises(InvalidStateFile, match="Prometheus has a command that is not of this folder"):
                 monitor.stop()
             assert other.poll() is None

@@ -21,7 +21,7 @@ groups:
     rules:
       - alert: Always
         expr: vector(1)
-        for: 8s  # Prometheus knows its Alertmanager after 5; what it could not tell it tells again after a minute
+        for: 8s  # Prometheus knows its Alertmanager after 5; what could not be sent is sent again after a minute
         labels: {severity: page, job: torchserve}
 """
 

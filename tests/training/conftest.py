@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from training.data import Dataset
+from training.optimization import TrainParams
 from training.params import load_params
-from training.train_params import TrainParams
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

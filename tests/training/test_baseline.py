@@ -12,7 +12,7 @@ from cifar.common.training_record import read_record
 from histogram import BOUNDS, Histogram, bucket_label
 from input_statistics import STATISTICS, describe_picture
 from training.baseline import measure_baseline
-from training.baseline_file import BASELINE_NAME, read_baseline, write_baseline
+from training.evaluate import BASELINE_NAME, read_baseline, write_baseline
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PRETRAINED = sorted((REPOSITORY / "training" / "pretrained").glob("*/best_cnn_model.pth"))

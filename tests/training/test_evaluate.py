@@ -12,23 +12,22 @@ import pytest
 import torch
 
 from cifar.common.console import console
+from cifar.common.errors import InvalidFile
 from cifar.common.files import digest_file
-from training.calibration import expected_calibration_error
+from training.calibrate import expected_calibration_error
 from training.corruptions import CORRUPTIONS, STRENGTHS, corrupt
 from training.data import save_dataset
 from training.errors import ParameterError, TrainingError, WeightsError
-from training.evaluate import (
-    HEADLINES,
-    evaluate,
-    main,
-    measure_corruptions,
+from training.evaluate import HEADLINES, evaluate, main, measure_corruptions, read_evaluation, wilson_interval
+from training.model import (
+    Classifier,
+    ModelParams,
+    build_classifier,
     predict_logits,
     predict_probabilities,
-    read_evaluation,
+    resolve,
     softmax,
-    wilson_interval,
 )
-from training.model import Classifier, ModelParams, build_classifier, resolve
 from training.weights import plain_values, save_weights
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -298,7 +297,7 @@ def test_no_figures_are_none(weights):
 @pytest.mark.parametrize("content", [b"{", b"[]", b"3"])
 def test_figures_that_are_none_are_refused_by_name(weights, tmp_path, content):
     (tmp_path / "evaluation.json").write_bytes(content)
-    with pytest.raises(WeightsError, match=r"evaluation\.json"):
+    with pytest.raises(InvalidFile, match=r"evaluation\.json"):
         read_evaluation(weights)
 
 

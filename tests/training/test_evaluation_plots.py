@@ -13,8 +13,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from training import evaluation_plots
-from training.evaluation_plots import MISTAKES, draw_confusion, draw_corruptions, draw_mistakes, draw_reliability
-from training.evaluation_tables import write_confusion, write_corruptions, write_reliability
+from training.evaluation_plots import (
+    MISTAKES,
+    draw_confusion,
+    draw_corruptions,
+    draw_mistakes,
+    draw_reliability,
+    write_confusion,
+    write_corruptions,
+    write_reliability,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

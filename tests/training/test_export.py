@@ -7,9 +7,9 @@ import torch
 
 from cifar.archives.reference_outputs import synthetic_images
 from cifar.common.files import digest_file
-from training.baseline_file import write_baseline
 from training.data import save_dataset
 from training.errors import ExportRefused, GateClosed, ParameterError
+from training.evaluate import write_baseline
 from training.export import describe, export, largest_difference, main
 from training.model import ModelParams, build_classifier
 from training.weights import save_weights

@@ -13,14 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from training.checkpoint import CHECKPOINT_NAME
 from training.data import save_dataset
 from training.interrupt import StopSignals
 from training.model import ModelParams
+from training.optimization import TrainParams
 from training.params import load_params
-from training.train_params import TrainParams
 from training.trainer import Trainer
-from training.weights import load_tensors, load_weights
+from training.weights import CHECKPOINT_NAME, load_tensors, load_weights
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OVERRIDES = [

@@ -11,9 +11,9 @@ from training.errors import ParameterError
 from training.export import ArchiveParams, ExportParams
 from training.gate import GateParams
 from training.model import ModelParams
+from training.optimization import TrainParams
 from training.params import Section, check_sections, load_params, params_from
-from training.search_params import SearchParams
-from training.train_params import TrainParams
+from training.search_space import SearchParams
 
 PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
 SECTIONS: list[type[Section]] = [

@@ -36,19 +36,18 @@ MODULE_OF = {name: stage["cmd"].split()[-1] for name, stage in STAGES.items() if
 
 # Modules that a stage may import without depending on them, and why they cannot change what it makes.
 WITHOUT_INFLUENCE = {
+    "cifar.archives.strict_zip": "whether a file can be read, not what is made of it",
     "cifar.common.console": "messages and exit codes",
     "cifar.common.errors": "names of errors",
     "cifar.common.files": "how a file comes to its place and is opened, not what is in it",
     "cifar.common.mlflow_store": "where MLflow's store is",
-    "training.checkpoint_kinds": "names files that are no weights",
-    "training.environment": "what MLflow is told of the machine and the commit",
     "training.errors": "names of errors",
     "training.external_checkpoint": "unwraps checkpoints that the pipeline does not write",
-    "training.interrupt": "when a run stops; what it resumes to is checkpoint's",
+    "training.interrupt": "when a run stops; what it resumes from is the checkpoint's",
     "training.params": "hands on values, which are parameters of the stage",
     "training.progress": "what the terminal shows",
     "training.torchvision_compat": "lets torchvision be imported",
-    "training.tracking": "what MLflow is told",
+    "training.tracking": "what MLflow records: the run, the machine, the commit",
 }
 
 
@@ -403,7 +402,7 @@ def test_every_section_of_params_yaml_but_the_search_is_a_parameter_of_a_stage()
 
 
 def modules_imported(module: str, passed_over: set[str]) -> set[str]:
-    """Return `module` and those of training/ and handler/ that it imports or names, itself or through others."""
+    """Return `module` and those of this project that it imports or names, itself or through others."""
     found: set[str] = set()
     waiting = [module]
     while waiting:
@@ -412,7 +411,7 @@ def modules_imported(module: str, passed_over: set[str]) -> set[str]:
             continue
         found.add(name)
         for node in ast.walk(ast.parse(path_of(name).read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("training."):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("cifar.", "training.")):
                 waiting.append(str(node.module))
             elif isinstance(node, ast.ImportFrom) and path_of(f"handler.{node.module}").exists():
                 waiting.append(f"handler.{node.module}")  # which is imported by its bare name

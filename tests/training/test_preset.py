@@ -8,9 +8,9 @@ import yaml
 from training.errors import ParameterError
 from training.gate import GateParams
 from training.model import ModelParams, build_classifier
+from training.optimization import TrainParams
 from training.params import load_params
 from training.preset import PRESETS, apply_preset, read_preset
-from training.train_params import TrainParams
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))

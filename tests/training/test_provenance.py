@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from training.environment import git_commit
+from training.tracking import git_commit
 
 AUTHOR = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
 

@@ -26,13 +26,11 @@ from training.data import Dataset, save_dataset
 from training.errors import ParameterError, StudyRefused
 from training.interrupt import StopSignals
 from training.model import ModelParams
+from training.optimization import TrainParams
 from training.params import load_params
 from training.search import main, search
-from training.search_params import SearchParams, load_search_params
-from training.search_report import print_results
-from training.search_space import SearchSpace, as_overrides
-from training.search_study import open_study
-from training.train_params import TrainParams
+from training.search_space import SearchParams, SearchSpace, as_overrides, load_search_params
+from training.search_study import open_study, print_results
 from training.trainer import Trainer
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -16,8 +16,7 @@ import torch
 
 from cifar.common.errors import TrackingError
 from cifar.common.mlflow_store import first_contact, without_credentials
-from training.environment import describe_environment, installed_distributions
-from training.tracking import RunLog, TrackedRun, has_run
+from training.tracking import RunLog, TrackedRun, describe_environment, has_run, installed_distributions
 
 RETRIES, TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
 

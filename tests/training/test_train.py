@@ -18,18 +18,16 @@ import torch
 
 from cifar.common.errors import TrackingError
 from training import train as train_module
-from training.checkpoint import Checkpoint
-from training.checkpoint import load_checkpoint as load_any_checkpoint
 from training.data import save_dataset
-from training.environment import git_commit
 from training.errors import ParameterError, TrainingDiverged, WeightsError
-from training.evaluate import predict_probabilities
 from training.interrupt import StopSignals
-from training.model import ModelParams
+from training.model import ModelParams, predict_probabilities
 from training.params import load_params
+from training.tracking import git_commit
 from training.train import train
 from training.trainer import Trainer
-from training.weights import load_classifier, load_weights
+from training.weights import Checkpoint, load_classifier, load_weights
+from training.weights import load_checkpoint as load_any_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = ModelParams("ImprovedCNN", filters=(4, 4, 4), hidden_width=8)

@@ -7,6 +7,7 @@ import orjson
 import pytest
 import torch
 
+from cifar.common.errors import InvalidFile
 from cifar.common.training_record import read_record
 from training.errors import ParameterError, WeightsError
 from training.model import ModelParams, build_classifier, build_network, resolve
@@ -207,7 +208,7 @@ def test_a_classifier_comes_ready_to_predict(weights):
 @pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b"{}", b'{"model": 3}'])
 def test_a_record_that_is_none_is_refused_by_name(weights, content):
     (weights.parent / "training.json").write_bytes(content)
-    with pytest.raises(WeightsError, match=r"training\.json"):
+    with pytest.raises(InvalidFile, match=r"training\.json"):
         load_classifier(weights)
 
 

@@ -1,4 +1,4 @@
-"""What all dashboards have: rows of panels, the choice of versions, marks where a version becomes the default."""
+"""What all dashboards have: rows of panels, a variable for the versions, annotations where the default changes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ from grafana_foundation_sdk.models.dashboard import (
 
 from grafana.panels import DATASOURCE
 
-# The versions that were chosen at the top of the page.
+# The versions that are chosen at the top of the dashboard.
 VERSION = 'model_version=~"$version"'
-# Share of requests that are refused: 0 where nothing was. The sum drops the name, by which they would be two series.
-REFUSED = (
+# Share of requests that are rejected: 0 where none is. The sum drops the name, by which they would be two series.
+REJECTED = (
     f"sum by (model_version) (version:cifar_rejected_inputs:ratio_rate5m{{{VERSION}}} "
     f"or 0 * version:cifar_requests:rate5m{{{VERSION}}})"
 )
@@ -31,12 +31,12 @@ _TAG = "cifar"
 
 
 @dataclass(frozen=True)
-class Mark:
-    """Moments that are marked in all panels: those at which `expr` has a value above 0.
+class Annotation:
+    """Marks in all panels: where `expr` has a value above 0.
 
     Attributes:
         name: of the switch at the top of the page.
-        expr: PromQL; $__interval is the distance of two moments that are looked at.
+        expr: PromQL; $__interval is the distance of two points.
         text: of a mark, with labels as {{label}}.
         colour: of the line.
     """
@@ -48,9 +48,9 @@ class Mark:
 
 
 # A version is the default now, was not one step ago, and another was in the last hour: true of rollbacks as well as of
-# deployments, and not of a Prometheus that has just begun to look.
+# deployments, and not of a Prometheus that was just started.
 _DEFAULT = 'up{job="deployed", default="true"}'
-DEPLOYED = Mark(
+DEPLOYED = Annotation(
     "Deployments and rollbacks",
     f"(group by (model_version) ({_DEFAULT}) unless group by (model_version) ({_DEFAULT} offset $__interval)) "
     f"and on () count(group by (model_version) (count_over_time({_DEFAULT}[1h]))) > 1",
@@ -58,7 +58,7 @@ DEPLOYED = Mark(
     "purple",
 )
 _STARTS = "sum by (model_version) (cifar_worker_starts_total)"
-STARTED = Mark(
+STARTED = Annotation(
     "Worker starts",
     f"{_STARTS} - (sum by (model_version) (cifar_worker_starts_total offset $__interval) or 0 * {_STARTS}) > 0",
     "Workers of {{model_version}} start",
@@ -66,12 +66,12 @@ STARTED = Mark(
 )
 
 
-def page(
+def dashboard(
     uid: str,
     title: str,
     description: str,
     rows: Mapping[str, Sequence[Builder[Panel]]],
-    marks: Sequence[Mark] = (DEPLOYED, STARTED),
+    annotations: Sequence[Annotation] = (DEPLOYED, STARTED),
 ) -> Dashboard:
     """Put panels into their rows, from left to right, and give them their numbers."""
     build = (
@@ -92,16 +92,16 @@ def page(
             .keep_time(True)
         )
     )
-    for mark in marks:
-        build.annotation(_Annotation(mark))
+    for annotation in annotations:
+        build.annotation(_AnnotationBuilder(annotation))
     for name, panels in rows.items():
         build.with_row(builders.Row(name))
         for panel in panels:
             build.with_panel(panel)
-    dashboard = build.build()
-    for number, panel_or_row in enumerate(dashboard.panels or (), 1):
+    built = build.build()
+    for number, panel_or_row in enumerate(built.panels or (), 1):
         panel_or_row.id_val = number
-    return dashboard
+    return built
 
 
 def _versions() -> builders.QueryVariable:
@@ -121,7 +121,7 @@ def _versions() -> builders.QueryVariable:
 
 
 class _PrometheusAnnotation(AnnotationQuery):
-    """With what the SDK has no fields for: what a mark says."""
+    """With what the SDK has no fields for: the text of an annotation."""
 
     text: str
 
@@ -130,12 +130,12 @@ class _PrometheusAnnotation(AnnotationQuery):
         return super().to_json() | {"titleFormat": self.text, "tagKeys": "model_version", "step": "5s"}
 
 
-class _Annotation(Builder[AnnotationQuery]):
-    def __init__(self, mark: Mark) -> None:
-        self._mark = mark
+class _AnnotationBuilder(Builder[AnnotationQuery]):
+    def __init__(self, annotation: Annotation) -> None:
+        self._annotation = annotation
 
     def build(self: Self) -> AnnotationQuery:
-        mark = self._mark
-        annotation = _PrometheusAnnotation(mark.name, DATASOURCE, icon_color=mark.colour, expr=mark.expr)
-        annotation.text = mark.text
-        return annotation
+        described = self._annotation
+        query = _PrometheusAnnotation(described.name, DATASOURCE, icon_color=described.colour, expr=described.expr)
+        query.text = described.text
+        return query

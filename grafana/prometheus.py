@@ -1,4 +1,4 @@
-"""Asks Prometheus as Grafana would: with the page's variables put in, and series named by their legend."""
+"""Queries Prometheus as Grafana would: with the dashboard's variables put in, and series named by their legend."""
 
 import re
 from dataclasses import dataclass
@@ -6,17 +6,17 @@ from typing import Any
 
 import requests
 
-# The data source's timeInterval: how often Prometheus looks.
+# The data source's timeInterval: how often Prometheus scrapes.
 _SCRAPE_S = 5
 _TIMEOUT_S = 30
 
 
 @dataclass(frozen=True)
 class Series:
-    """One answer.
+    """One series of an answer.
 
     Attributes:
-        labels: that it has.
+        labels: its labels.
         points: seconds since 1970, and values.
     """
 
@@ -24,7 +24,7 @@ class Series:
     points: list[tuple[float, float]]
 
     def name(self, legend: str) -> str:
-        """Return what a legend says of it."""
+        """Return its name by a legend."""
         return re.sub(r"\{\{(\w+)\}\}", lambda match: self.labels.get(match[1], ""), legend).strip()
 
 
@@ -39,20 +39,20 @@ def substitute(expression: str, step_s: int, version: str = ".*") -> str:
 
 @dataclass(frozen=True)
 class Prometheus:
-    """One that runs at `url`. Its methods raise requests.RequestException; the message has Prometheus's own."""
+    """The Prometheus at `url`. Its methods raise requests.RequestException with Prometheus's own message."""
 
     url: str
 
     def now(self, expression: str, at: float | None = None) -> list[Series]:
         """Return an expression's value, now or at another time, in seconds since 1970."""
-        return self._ask("query", {"query": expression} | ({"time": at} if at is not None else {}))
+        return self._query("query", {"query": expression} | ({"time": at} if at is not None else {}))
 
     def over_time(self, expression: str, begin: float, end: float, step_s: int) -> list[Series]:
         """Return an expression's values from `begin` to `end`, at every multiple of the step, as Grafana does."""
         begin, end = begin // step_s * step_s, end // step_s * step_s
-        return self._ask("query_range", {"query": expression, "start": begin, "end": end, "step": step_s})
+        return self._query("query_range", {"query": expression, "start": begin, "end": end, "step": step_s})
 
-    def _ask(self, path: str, parameters: dict[str, Any]) -> list[Series]:
+    def _query(self, path: str, parameters: dict[str, Any]) -> list[Series]:
         answer = requests.post(f"{self.url}/api/v1/{path}", data=parameters, timeout=_TIMEOUT_S)
         if not answer.ok:
             raise requests.HTTPError(f"{parameters['query']}: {answer.text}", response=answer)

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
-from drill.shortening import Shortening, quicken_notifications, shorten_rules, write_rules
+from drill.time_compression import TimeCompression, shorten_intervals, shorten_rules, write_rules
 from tests.alerts.promtool import promtool
 from tests.alerts.rules import ROOT
 
-SHORTENING = Shortening(divisor=20, shortest_window_s=30, shortest_for_s=15)
+COMPRESSION = TimeCompression(divisor=20, shortest_window_s=30, shortest_for_s=15)
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_windows_are_divided_down_to_the_shortest(real, shortened):
     rules: dict[str, Any] = {
         "groups": [{"name": "g", "rules": [{"record": "a:b:rate5m", "expr": f"rate(x_5m{real}) > 5"}]}]
     }
-    [group] = shorten_rules(rules, SHORTENING)["groups"]
+    [group] = shorten_rules(rules, COMPRESSION)["groups"]
     assert group["rules"] == [{"record": "a:b:rate5m", "expr": f"rate(x_5m{shortened}) > 5"}]
     assert real in rules["groups"][0]["rules"][0]["expr"]
 
@@ -29,12 +29,12 @@ def test_windows_are_divided_down_to_the_shortest(real, shortened):
 @pytest.mark.parametrize(("real", "shortened"), [("1h", "180s"), ("5m", "15s"), ("30s", "15s"), ("10s", "10s")])
 def test_pending_times_are_divided_down_to_the_shortest(real, shortened):
     rule = {"alert": "A", "expr": "up == 0", "for": real, "labels": {"severity": "page"}}
-    [group] = shorten_rules({"groups": [{"name": "g", "rules": [rule]}]}, SHORTENING)["groups"]
+    [group] = shorten_rules({"groups": [{"name": "g", "rules": [rule]}]}, COMPRESSION)["groups"]
     assert group["rules"] == [rule | {"for": shortened}]
 
 
 def test_the_real_rules_are_valid_when_shortened_and_lose_nothing(tmp_path):
-    write_rules(ROOT / "alerts", tmp_path, SHORTENING)
+    write_rules(ROOT / "alerts", tmp_path, COMPRESSION)
     files = sorted(tmp_path.iterdir())
     assert [file.name for file in files] == sorted(file.name for file in (ROOT / "alerts").glob("*.yaml"))
     promtool("check", "rules", *files)
@@ -55,9 +55,9 @@ def test_notifications_go_to_the_webhook_at_once_and_inhibition_stays():
         "receivers": [{"name": "a", "webhook_configs": [hook]}, {"name": "b"}],
         "inhibit_rules": [{"equal": ["job"]}],
     }
-    quick = quicken_notifications(config, "http://127.0.0.1:1/")
-    assert quick["inhibit_rules"] == config["inhibit_rules"]
-    assert quick["route"]["group_wait"] == quick["route"]["routes"][0]["group_wait"] == "1s"
-    assert (quick["route"]["group_by"], quick["route"]["routes"][0]["receiver"]) == (["alertname"], "b")
-    assert quick["receivers"][0]["webhook_configs"] == [{"url": "http://127.0.0.1:1/", "send_resolved": True}]
+    short = shorten_intervals(config, "http://127.0.0.1:1/")
+    assert short["inhibit_rules"] == config["inhibit_rules"]
+    assert short["route"]["group_wait"] == short["route"]["routes"][0]["group_wait"] == "1s"
+    assert (short["route"]["group_by"], short["route"]["routes"][0]["receiver"]) == (["alertname"], "b")
+    assert short["receivers"][0]["webhook_configs"] == [{"url": "http://127.0.0.1:1/", "send_resolved": True}]
     assert config["route"]["group_wait"] == "30s"

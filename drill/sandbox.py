@@ -1,4 +1,4 @@
-"""The service that is broken: TorchServe under steady traffic, and what `cifar monitor` starts, with quicker alerts."""
+"""The sandbox: TorchServe under steady traffic, and what `cifar monitor` starts, with alerts in compressed time."""
 
 import json
 import shutil
@@ -20,16 +20,16 @@ from cifar.monitoring.monitor import Monitor
 from cifar.monitoring.programs import find_programs
 from cifar.server.torchserve import TorchServe
 from drill.notifications import AlertLog
-from drill.shortening import Shortening, quicken_notifications, write_rules
+from drill.time_compression import TimeCompression, shorten_intervals, write_rules
 from drill.traffic import Images, Traffic
 
 
 class DrillFailed(CifarError):
-    """The drill could not go on, or an alert did not do what it should."""
+    """The drill could not continue, or an alert did not do what it should."""
 
 
 @dataclass(frozen=True)
-class Site:
+class Sandbox:
     """All of it, running."""
 
     folder: Path
@@ -48,17 +48,17 @@ class Site:
 
 
 @contextmanager
-def run_site(
-    folder: Path, archive: Path, images: Images, shortening: Shortening, clients: int = 8, rate: float = 50
-) -> Iterator[Site]:
+def run_sandbox(
+    folder: Path, archive: Path, images: Images, compression: TimeCompression, clients: int = 8, rate: float = 50
+) -> Iterator[Sandbox]:
     """Start everything on free ports, and end it with the block.
 
     Args:
         folder: for all that is written; it should be empty.
         archive: what is served, as version 1.0.
         images: (N, 32, 32, 3), what the clients send.
-        shortening: of the alerts.
-        clients: that ask.
+        compression: of the alerts.
+        clients: how many send requests.
         rate: requests a second of all of them together.
 
     Raises:
@@ -70,7 +70,7 @@ def run_site(
     store.mkdir(parents=True)
     shutil.copy(archive, store / "cifar-1.0.mar")
     server = TorchServe(folder / "run", write_free_config(folder), store)
-    configs = _configure(folder, server, shortening)
+    configs = _configure(folder, server, compression)
     monitor = Monitor(folder / "monitor", *configs, ("127.0.0.1", find_free_port()))
     with ExitStack() as running:
         running.callback(server.stop)
@@ -78,12 +78,12 @@ def run_site(
         running.callback(monitor.stop)
         monitor.start()
         traffic = running.enter_context(Traffic(server.addresses.inference, images, clients, rate))
-        yield Site(folder, server, traffic, AlertLog(folder / "monitor" / "alerts.jsonl"))
+        yield Sandbox(folder, server, traffic, AlertLog(folder / "monitor" / "alerts.jsonl"))
 
 
-def _configure(folder: Path, server: TorchServe, shortening: Shortening) -> tuple[Path, Path]:
-    """Write prometheus.yml, which looks every second by shortened rules, and alertmanager.yml; all on free ports."""
-    write_rules(ROOT / "alerts", folder / "alerts", shortening)
+def _configure(folder: Path, server: TorchServe, compression: TimeCompression) -> tuple[Path, Path]:
+    """Write prometheus.yml, which scrapes every second, shortened rules, and alertmanager.yml; all on free ports."""
+    write_rules(ROOT / "alerts", folder / "alerts", compression)
     targets = folder / "targets"
     targets.mkdir()
     for name, address in (
@@ -94,9 +94,9 @@ def _configure(folder: Path, server: TorchServe, shortening: Shortening) -> tupl
     prometheus = yaml.safe_load((ROOT / "prometheus.yml").read_text(encoding="utf-8"))
     prometheus["global"] |= {"scrape_interval": "1s", "evaluation_interval": "1s"}
     alertmanager = yaml.safe_load((ROOT / "alertmanager.yml").read_text(encoding="utf-8"))
-    quick = quicken_notifications(alertmanager, f"http://127.0.0.1:{find_free_port()}/")
+    short = shorten_intervals(alertmanager, f"http://127.0.0.1:{find_free_port()}/")
     paths = folder / "prometheus.yml", folder / "alertmanager.yml"
-    for path, config in zip(paths, (prometheus, quick), strict=True):
+    for path, config in zip(paths, (prometheus, short), strict=True):
         path.write_text(yaml.safe_dump(config), encoding="utf-8")
     return paths
 
