@@ -71,7 +71,7 @@ def main(
 
 def _stay_quiet(sandbox: Sandbox) -> None:
     time.sleep(QUIET_S)
-    came = {it.alert for it in sandbox.alerts.read()}
+    came = {notification.alert for notification in sandbox.alerts.read()}
     if came:
         raise DrillFailed(f"clean traffic brought {', '.join(sorted(came))}")
 

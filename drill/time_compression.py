@@ -71,10 +71,10 @@ def shorten_intervals(config: dict[str, Any], webhook: str) -> dict[str, Any]:
 
     def shorten(route: dict[str, Any]) -> dict[str, Any]:
         short = {"group_wait": "1s", "group_interval": "2s", "repeat_interval": "1h"}
-        return route | short | ({"routes": [shorten(it) for it in route["routes"]]} if "routes" in route else {})
+        return route | short | ({"routes": [shorten(child) for child in route["routes"]]} if "routes" in route else {})
 
     receivers = [
-        receiver | {"webhook_configs": [it | {"url": webhook} for it in receiver.get("webhook_configs", [])]}
+        receiver | {"webhook_configs": [config | {"url": webhook} for config in receiver.get("webhook_configs", [])]}
         for receiver in config["receivers"]
     ]
     return config | {"route": shorten(config["route"]), "receivers": receivers}

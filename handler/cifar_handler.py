@@ -122,7 +122,7 @@ class CifarHandler:
         began = time.perf_counter()
         outcomes = [self._decode(row, context, index) for index, row in enumerate(data)]
         decoded = time.perf_counter()
-        requests = [it for it in outcomes if isinstance(it, DecodedRequest)]
+        requests = [outcome for outcome in outcomes if isinstance(outcome, DecodedRequest)]
         probabilities = self._probabilities_of_each(requests)
         inferred = time.perf_counter()
         answers, predictions, failures = [], 0, 0

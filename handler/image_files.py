@@ -154,10 +154,18 @@ def _read_jpeg(body: _Body) -> ImageFile:
         raise ValueError("it has no header")
     _check_frame(frame[1])
     height, width = struct.unpack_from(">HH", frame, 5)
-    exif = next((bytes(it[4:]) for marker, it in segments if marker == _APP1 and it.startswith(_EXIF, 4)), b"")
-    xmp = next((bytes(it[4:]) for marker, it in segments if marker == _APP1 and it.startswith(_XMP, 4)), b"")
+    exif = next(
+        (bytes(segment[4:]) for marker, segment in segments if marker == _APP1 and segment.startswith(_EXIF, 4)), b""
+    )
+    xmp = next(
+        (bytes(segment[4:]) for marker, segment in segments if marker == _APP1 and segment.startswith(_XMP, 4)), b""
+    )
     # Of several frame headers the decoder must see the one whose size was read.
-    kept = [it for marker, it in segments if marker not in _METADATA and (marker not in _FRAMES or it is frame)]
+    kept = [
+        segment
+        for marker, segment in segments
+        if marker not in _METADATA and (marker not in _FRAMES or segment is frame)
+    ]
     if any(segment[1] == _DQT and len(segment) > _MAX_QUANTIZATION_BYTES for segment in kept):
         raise ValueError("it has more quantization tables than there can be")
     scans = body[position:]

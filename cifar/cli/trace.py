@@ -57,7 +57,7 @@ def trace(
 
 
 def _find(digest: str | None, version: str | None, archive: Path | None, store: Path) -> TracedArchive:
-    if sum(it is not None for it in (digest, version, archive)) != 1:
+    if sum(given is not None for given in (digest, version, archive)) != 1:
         raise typer.BadParameter("name one: a digest, --version or --archive", param_hint="DIGEST")
     if archive is not None:
         return read_archive(archive)

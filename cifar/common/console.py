@@ -91,7 +91,7 @@ def _escape_json(character: str) -> str:
 
 def _without_surrogates(value: Any) -> Any:
     if isinstance(value, str):
-        return "".join(_draw(it) if 0xD800 <= ord(it) < 0xE000 else it for it in value)
+        return "".join(_draw(inner) if 0xD800 <= ord(inner) < 0xE000 else inner for inner in value)
     if isinstance(value, dict):
         return {_without_surrogates(key): _without_surrogates(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

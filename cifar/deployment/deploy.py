@@ -182,7 +182,7 @@ class Rollout:
 
     def _plan(self, current: DesiredState, candidate: Candidate, name: str) -> PendingDeployment:
         """Decide what there is to do; raises VersionTaken where something else has the name."""
-        served = next((it for it in current.versions if it.version == candidate.version), None)
+        served = next((served for served in current.versions if served.version == candidate.version), None)
         if served is not None and served.sha256 != candidate.sha256:
             raise VersionTaken(
                 f"Version {candidate.version} is served from {served.archive} with other content (SHA-256 "
@@ -221,7 +221,7 @@ class Rollout:
             place(candidate, there)
             step.note(underway.archive)
         with self._steps.step("register it, and wait for its workers") as step:
-            registered = version in [it.version for it in describe_served(self._management)[1]]
+            registered = version in [described.version for described in describe_served(self._management)[1]]
             if registered and not as_checked:  # of an interrupted deployment, from a file that has been lost since
                 remove(self._management, version)
             if not registered or not as_checked:
@@ -312,7 +312,9 @@ def versions_to_keep(current: DesiredState, keep: int) -> tuple[ServedVersion, .
 
 def _without(current: DesiredState, underway: PendingDeployment) -> tuple[ServedVersion, ...]:
     """Return the versions that should run if the deployment came to nothing."""
-    return tuple(it for it in current.versions if not (underway.registered and it.version == underway.version))
+    return tuple(
+        served for served in current.versions if not (underway.registered and served.version == underway.version)
+    )
 
 
 def _inspect(copy: Path, archive: Path, version: str | None, public_key: Path | None) -> Candidate:

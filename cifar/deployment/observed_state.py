@@ -129,9 +129,9 @@ def find_undeployed(versions: Sequence[ModelVersion]) -> list[str]:
         A sentence for each, and what to do about it.
     """
     return [
-        f"The model {it.name!r}, version {it.version}, is served from {it.archive!r}, and was not deployed. If "
-        "it was not meant to be there, find out who registered it; `make down up` takes it away."
-        for it in versions
+        f"The model {version.name!r}, version {version.version}, is served from {version.archive!r}, and was not "
+        "deployed. If it was not meant to be there, find out who registered it; `make down up` takes it away."
+        for version in versions
     ]
 
 

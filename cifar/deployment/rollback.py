@@ -92,4 +92,4 @@ def _undo_interrupted(target: Target, steps: Steps, management: ManagementClient
 
 
 def _has_all_workers(management: ManagementClient, goal: ServedVersion) -> bool:
-    return any(it.version == goal.version and it.ready for it in describe_served(management)[1])
+    return any(served.version == goal.version and served.ready for served in describe_served(management)[1])

@@ -102,7 +102,9 @@ def find_digest(store: Path, digest: str) -> TracedArchive:
             "answer. A version is named by --version"
         )
     found = _read_store(store)
-    return _only([it for it in found if _has_digest(it, wanted)], found, f"has the digest {wanted}", store)
+    return _only(
+        [candidate for candidate in found if _has_digest(candidate, wanted)], found, f"has the digest {wanted}", store
+    )
 
 
 def _has_digest(archive: TracedArchive, wanted: str) -> bool:

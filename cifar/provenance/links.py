@@ -85,9 +85,9 @@ def compare(value: object, said: Mapping[str, object]) -> list[Finding]:
     """
     if value is None:
         return [Finding(None, _NOT_SAID)]
-    told = {who: it for who, it in said.items() if it is not None}
-    findings = [Finding(False, f"{who} says {it}") for who, it in told.items() if it != value]
-    agreeing = ", ".join(who for who, it in told.items() if it == value)
+    told = {who: statement for who, statement in said.items() if statement is not None}
+    findings = [Finding(False, f"{who} says {statement}") for who, statement in told.items() if statement != value]
+    agreeing = ", ".join(who for who, statement in told.items() if statement == value)
     return [*findings, Finding(True, f"as in {agreeing}")] if agreeing else findings
 
 
@@ -116,7 +116,9 @@ def _check_archive(evidence: Evidence) -> _Checked:
     if archive.path.resolve().parent == evidence.store.resolve():
         serving = read_desired_state(evidence.store)
         deployed = (*serving.versions, *reversed(serving.history)) if serving else ()
-        said[DESIRED_STATE_NAME] = next((it.sha256 for it in deployed if it.archive == archive.path.name), None)
+        said[DESIRED_STATE_NAME] = next(
+            (served.sha256 for served in deployed if served.archive == archive.path.name), None
+        )
     damage = [Finding(False, archive.damage)] if archive.damage else []
     recorded = compare(archive.sha256, said)
     return archive.sha256, _first_or(

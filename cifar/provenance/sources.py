@@ -104,7 +104,7 @@ def find_weights(checkout: Path, archive: TracedArchive) -> LocalWeights:
         elif run is not None and record.get("mlflow_run") == run:
             contradiction = f"by its training.json {name} is of the same run, but its SHA-256 is {actual}"
     # Of copies the one with the right record tells most.
-    best = min(found, key=lambda it: (it.record.get("mlflow_run") != run, not it.record), default=None)
+    best = min(found, key=lambda weights: (weights.record.get("mlflow_run") != run, not weights.record), default=None)
     return best or LocalWeights(problem=contradiction)
 
 
@@ -182,12 +182,16 @@ def _find_registered(client: Any, archive: TracedArchive) -> tuple[RegisteredFil
     weights, version = archive.named("weights_digest"), archive.named("version")
     if archive.model_digest is None or weights is None:  # nothing that versions could be told apart by
         return None, None
-    versions = sorted(client.search_model_versions(f"name = '{MODEL_NAME}'"), key=lambda it: int(it.version))
-    same = [it for it in versions if it.tags.get("model_digest") == archive.model_digest]
+    versions = sorted(
+        client.search_model_versions(f"name = '{MODEL_NAME}'"), key=lambda registered: int(registered.version)
+    )
+    same = [registered for registered in versions if registered.tags.get("model_digest") == archive.model_digest]
     if same:
         return _describe_registered(client, same[0]), None
     others = [
-        it for it in versions if (it.tags.get("weights_digest"), it.tags.get("archive_version")) == (weights, version)
+        registered
+        for registered in versions
+        if (registered.tags.get("weights_digest"), registered.tags.get("archive_version")) == (weights, version)
     ]
     return None, _describe_registered(client, others[-1]) if others else None
 

@@ -108,7 +108,9 @@ class DesiredState:
 
     def scaled(self, version: str, workers: int) -> "DesiredState":
         """Return the same with another number of workers for one version."""
-        changed = (replace(it, workers=workers) if it.version == version else it for it in self.versions)
+        changed = (
+            replace(served, workers=workers) if served.version == version else served for served in self.versions
+        )
         return replace(self, versions=tuple(changed))
 
 
@@ -208,10 +210,10 @@ def _parse(content: object) -> DesiredState:
     """Check every field and what they say together; raises ValueError, which names the first that is wrong."""
     found = check_object(content, "it", _SERVING)
     versions = tuple(
-        ServedVersion(**check_object(it, f"versions[{row}]", _SERVED)) for row, it in enumerate(found["versions"])
+        ServedVersion(**check_object(entry, f"versions[{row}]", _SERVED)) for row, entry in enumerate(found["versions"])
     )
     history = tuple(
-        ServedVersion(**check_object(it, f"history[{row}]", _SERVED)) for row, it in enumerate(found["history"])
+        ServedVersion(**check_object(entry, f"history[{row}]", _SERVED)) for row, entry in enumerate(found["history"])
     )
     underway = found["underway"]
     if underway is not None:

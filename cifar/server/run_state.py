@@ -108,7 +108,9 @@ def find_servers(run_dir: Path) -> list[psutil.Process]:
         if _SERVER not in arguments:
             return False
         try:
-            folder = next((it.removeprefix(_TEMP_DIR) for it in arguments if it.startswith(_TEMP_DIR)), "")
+            folder = next(
+                (argument.removeprefix(_TEMP_DIR) for argument in arguments if argument.startswith(_TEMP_DIR)), ""
+            )
             check_socket_folder(Path(folder), run_dir)
         except ValueError:
             return process.cwd() == str(run_dir)

@@ -214,7 +214,9 @@ class TorchServe:
                 and read_desired_state(self.model_store) is None
                 and [model.name for model in ready] == [MODEL_NAME]
             ):
-                started = tuple(ServedVersion(it.version, it.archive, "") for it in management.describe_all())
+                started = tuple(
+                    ServedVersion(version.version, version.archive, "") for version in management.describe_all()
+                )
                 with suppress(OSError):  # a full disk: the alerts know nothing then, as without a deployment
                     write_deployed_targets(self.model_store, DesiredState(ready[0].version, started))
         return ready

@@ -68,7 +68,7 @@ def test_a_runbook_url_leads_to_the_repositorys_address_where_prometheus_knows_i
     assert config["global"]["external_labels"] == {"repository": ""}, "then it is a path in the checkout"
     assert {"action": "labeldrop", "regex": "repository"} in config["alerting"]["alert_relabel_configs"]
     case = yaml.safe_load((CASES[-1]).read_text())
-    test = next(it for it in case["tests"] if it["name"].startswith("CifarQueueGrows fires"))
+    test = next(test_case for test_case in case["tests"] if test_case["name"].startswith("CifarQueueGrows fires"))
     test["external_labels"] = {"repository": "https://git.example.org/cifar/blob/main/"}
     [expected] = test["alert_rule_test"][0]["exp_alerts"]
     expected["exp_annotations"]["runbook_url"] = (

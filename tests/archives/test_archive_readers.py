@@ -54,13 +54,13 @@ def test_each_command_says_it_in_a_line(bad, tmp_path):
     config = write_config(tmp_path)
     where = ["--config", config, "--model-store", bad.parent, "--run-dir", tmp_path / "run"]
     for command in ([BIN / "cifar", "deploy", bad, *where], [BIN / "cifar", "up", *where]):
-        done = subprocess.run([str(it) for it in command], cwd=ROOT, capture_output=True, text=True, timeout=120)
+        done = subprocess.run([str(part) for part in command], cwd=ROOT, capture_output=True, text=True, timeout=120)
         assert done.returncode == 1, command
         assert "Traceback" not in done.stderr + done.stdout
         assert str(bad) in " ".join(done.stderr.split()) or str(bad) in done.stderr.replace("\n", "")
         assert len(done.stderr) < 1500
     traced = [BIN / "cifar", "trace", "--archive", bad, "--json", "--model-store", bad.parent]
-    done = subprocess.run([str(it) for it in traced], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([str(part) for part in traced], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
 
 

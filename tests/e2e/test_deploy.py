@@ -91,7 +91,7 @@ class Site:
         where = ["--config", self.server.config, "--model-store", self.server.model_store]
         where += ["--run-dir", self.server.run_dir]
         call = [BIN / "cifar", command, *arguments, *where]
-        return subprocess.run([str(it) for it in call], capture_output=True, text=True, timeout=120)
+        return subprocess.run([str(part) for part in call], capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def site(lasting_site) -> Iterator[Site]:
         TorchServe(lasting_site.server.run_dir, lasting_site.server.config, store, ["cifar=cifar-1.0.mar"]).start()
     with lasting_site.target.manage() as management:
         management.set_default("1.0")
-        for version in [it.version for it in management.describe_all() if it.version != "1.0"]:
+        for version in [served.version for served in management.describe_all() if served.version != "1.0"]:
             management.unregister(version)
         if management.describe("1.0").min_workers != 2:
             management.scale("1.0", 2)
@@ -186,7 +186,7 @@ def test_each_step_is_a_line_with_its_time_and_status_tells_what_is_served(site)
     done = subprocess.run([*command, "--model-store", str(site.target.store)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     told = json.loads(done.stdout)
-    assert [(it["version"], it["default"]) for it in told["versions"]] == [("1.0", False), ("2.0", True)]
+    assert [(version["version"], version["default"]) for version in told["versions"]] == [("1.0", False), ("2.0", True)]
     with site.target.manage() as management:
         management.set_default("1.0")
     done = subprocess.run([*command, "--model-store", str(site.target.store)], capture_output=True, text=True)
@@ -323,7 +323,7 @@ def test_a_full_disk_leaves_the_old_version_and_nothing_of_the_new(site):
     where = ["--config", site.server.config, "--model-store", site.target.store, "--run-dir", site.server.run_dir]
     command = [BIN / "cifar", "deploy", site.archives["2.0"], *where]
     done = subprocess.run(
-        [str(it) for it in command], cwd=ROOT, capture_output=True, text=True, preexec_fn=limit, timeout=60
+        [str(part) for part in command], cwd=ROOT, capture_output=True, text=True, preexec_fn=limit, timeout=60
     )
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
     assert "cifar-2.0.mar" in done.stderr and "File too large" in done.stderr
@@ -354,7 +354,7 @@ def test_killed_after_any_step_it_is_finished_by_the_same_command(site, step):
     where = [site.server.config, site.target.store, site.server.run_dir]
     command = [sys.executable, "-u", "-c", code, site.archives["2.0"], *where]
     with site.load(2) as load:
-        with subprocess.Popen([str(it) for it in command], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen([str(part) for part in command], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 if step in line:
@@ -469,7 +469,7 @@ def test_stopped_by_a_signal_after_the_switch_it_takes_everything_back(site, kin
     command = [BIN / "cifar", "deploy", site.archives["2.0"], "--watch-s", 60, *where]
     with site.load(2) as load:
         with subprocess.Popen(
-            [str(it) for it in command],
+            [str(part) for part in command],
             env=os.environ | {"PYTHONUNBUFFERED": "1"},
             stdout=subprocess.PIPE,
             text=True,

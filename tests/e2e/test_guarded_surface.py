@@ -118,8 +118,10 @@ def connect_as(user, path):
 
 
 def listening_ports(server):
-    found = [it for it in server.process.net_connections("tcp") if it.status == psutil.CONN_LISTEN]
-    return sorted(it.laddr.port for it in found)
+    found = [
+        connection for connection in server.process.net_connections("tcp") if connection.status == psutil.CONN_LISTEN
+    ]
+    return sorted(connection.laddr.port for connection in found)
 
 
 def test_no_port_of_the_server_takes_management_requests(torchserve, unchanged):

@@ -335,7 +335,7 @@ def test_a_long_path_of_the_checkout_and_a_long_tmpdir_do_not_matter(server, tmp
     deep.mkdir()
     long.mkdir()
     env = os.environ | {"TMPDIR": str(long), "XDG_STATE_HOME": str(state_home)}
-    arguments = [deep / "run" if it == server.run_dir else it for it in up_arguments(server)]
+    arguments = [deep / "run" if argument == server.run_dir else argument for argument in up_arguments(server)]
     done = cifar("up", *arguments, env=env)
     try:
         assert done.returncode == 0, done.stderr
@@ -350,7 +350,7 @@ def test_a_long_path_of_the_checkout_and_a_long_tmpdir_do_not_matter(server, tmp
 
 def test_where_no_socket_fits_the_error_says_so_before_anything_starts(server, tmp_path):
     deep = tmp_path / ("deep" * 20) / "run"
-    arguments = [deep if it == server.run_dir else it for it in up_arguments(server)]
+    arguments = [deep if argument == server.run_dir else argument for argument in up_arguments(server)]
     done = cifar("up", *arguments, env=os.environ | {"XDG_STATE_HOME": "/" + "long" * 30})
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
     assert "No folder for sockets" in done.stderr

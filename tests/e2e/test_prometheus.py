@@ -38,7 +38,8 @@ def test_every_rule_has_a_value_under_traffic_and_no_alert_fires(prometheus, tor
     [shift] = prometheus.now("version:cifar_prediction_shift:distance15m")
     assert 0 <= shift.points[-1][1] < 0.05
     drift = {
-        it.labels["statistic"]: it.points[-1][1] for it in prometheus.now("version_statistic:cifar_input_drift:ks15m")
+        series.labels["statistic"]: series.points[-1][1]
+        for series in prometheus.now("version_statistic:cifar_input_drift:ks15m")
     }
     assert set(drift) == {"confidence", "brightness", "contrast", "colour_balance", "sharpness"}
     assert drift["confidence"] < 0.05

@@ -102,7 +102,7 @@ def test_the_registry_is_the_deploy_button(site):
     assert tags(1)["deployment_time"].startswith("20")
     with target(site).manage() as management:
         described = management.describe_handler("mlflow-1")
-    [trained] = [it for it in client().search_model_versions("name = 'cifar'") if it.version in (1, "1")]
+    [trained] = [version for version in client().search_model_versions("name = 'cifar'") if version.version in (1, "1")]
     assert described["mlflow_run"] == trained.run_id
     assert described["weights_digest"] == trained.tags["weights_digest"]
 
@@ -149,7 +149,7 @@ def test_a_changed_file_is_refused_with_the_reason_and_not_tried_again(site, cap
         file.write_bytes(content)
     assert default(site) == before
     with target(site).manage() as management:
-        assert "mlflow-3" not in [it.version for it in read_status(management)]
+        assert "mlflow-3" not in [version.version for version in read_status(management)]
 
 
 def is_of(path: Path, version: int) -> bool:

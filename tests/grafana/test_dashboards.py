@@ -131,7 +131,7 @@ def test_a_version_has_the_same_colour_in_all_panels():
     found = 0
     for panel in PANELS.values():
         legends = {target["refId"]: target["legendFormat"] for target in panel["targets"]}
-        if panel["type"] != "timeseries" or not any(it.startswith(BY_VERSION) for it in legends.values()):
+        if panel["type"] != "timeseries" or not any(legend.startswith(BY_VERSION) for legend in legends.values()):
             continue
         found += 1
         assert panel["fieldConfig"]["defaults"]["color"]["mode"] == "palette-classic-by-name"

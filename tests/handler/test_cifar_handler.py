@@ -378,8 +378,11 @@ def test_a_form_is_answered_by_the_names_of_its_fields_in_their_order(handler, c
     [(status, answer)] = ask(handler, context, [row], FORM)
     assert status == 200
     expected = [("zebra", "bird", None), ("ape", "deer", 1)]
-    assert [(it["name"], it["prediction"], it.get("max_value")) for it in answer["predictions"]] == expected
-    assert [len(it["top_k"]) for it in answer["predictions"]] == [1, 1]
+    assert [
+        (prediction["name"], prediction["prediction"], prediction.get("max_value"))
+        for prediction in answer["predictions"]
+    ] == expected
+    assert [len(prediction["top_k"]) for prediction in answer["predictions"]] == [1, 1]
 
 
 def test_a_forms_bad_field_is_named_and_leaves_the_rest_of_the_batch_alone(handler, context):

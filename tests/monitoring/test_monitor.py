@@ -56,7 +56,11 @@ def urls(monitor: Monitor) -> dict[str, str]:
 
 def test_each_listens_where_the_files_say_and_alertmanager_opens_no_other_port(running):
     for name, pid in pids(running).items():
-        listening = {it.laddr.port for it in psutil.Process(pid).net_connections("inet") if it.status == "LISTEN"}
+        listening = {
+            connection.laddr.port
+            for connection in psutil.Process(pid).net_connections("inet")
+            if connection.status == "LISTEN"
+        }
         assert listening == {int(urls(running)[name].rpartition(":")[2])}
 
 
@@ -131,7 +135,9 @@ def test_a_server_that_is_down_silences_its_consequences_and_not_another_job(run
     api = urls(running)["Alertmanager"] + "/api/v2/alerts"
     assert requests.post(api, json=alerts, timeout=10).status_code == 200
     wait_until(lambda: len(get(api)) >= len(alerts))
-    silenced = {(it["labels"]["alertname"], it["labels"]["job"]) for it in get(api) if it["status"]["inhibitedBy"]}
+    silenced = {
+        (alert["labels"]["alertname"], alert["labels"]["job"]) for alert in get(api) if alert["status"]["inhibitedBy"]
+    }
     assert silenced == {("CifarQueueGrows", "here"), ("CifarInputDrift", "here")}
 
 
@@ -148,9 +154,9 @@ def test_a_missing_worker_of_one_version_leaves_the_latency_of_another_audible(r
     mine = {"filter": 'job="workers"'}
     wait_until(lambda: len(get(api, **mine)) == len(alerts))
     silenced = {
-        (it["labels"]["alertname"], it["labels"].get("model_version"))
-        for it in get(api, **mine)
-        if it["status"]["inhibitedBy"]
+        (alert["labels"]["alertname"], alert["labels"].get("model_version"))
+        for alert in get(api, **mine)
+        if alert["status"]["inhibitedBy"]
     }
     assert silenced == {("CifarLatencyBudgetBurnsFast", "2.0"), ("CifarErrorBudgetBurnsFast", None)}
 
