@@ -1,4 +1,4 @@
-"""How a request is refused: one code a reason, one status a code."""
+"""How a request is rejected: one code a reason, one status a code."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -78,12 +78,12 @@ _SHOWN_CHARACTERS = 60
 
 
 class BadInput(Exception):
-    """A request that cannot be answered, told so that its sender can mend it.
+    """A request that cannot be answered, described so that its sender can fix it.
 
     Attributes:
         status: HTTP status, 400, 413, 415 or 422.
         code: a key of STATUS_OF_CODE, for programs.
-        message: what came, what was expected and how to mend it, for people.
+        message: what came, what was expected and how to fix it, for people.
         open_inference: whether the request was one of the Open Inference Protocol, whose errors have a form of their
             own.
     """

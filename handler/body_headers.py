@@ -24,7 +24,7 @@ _MAX_MEMBERS = 256
 _WINDOW_BITS = {"gzip": 31, "x-gzip": 31, "deflate": 15}  # of zlib
 _NO_CODING = {"", "identity"}
 _CHARSET = re.compile(r";\s*charset\s*=\s*\"?([^\s\";]*)", re.IGNORECASE)
-# JSON's own: Python tells UTF-16 and UTF-32 by their zero bytes (RFC 4627).
+# JSON's own: Python recognises UTF-16 and UTF-32 by their zero bytes (RFC 4627).
 _JSON_CHARSET = re.compile(r"utf-?8|us-ascii|ascii|utf-?(16|32)([lb]e)?", re.IGNORECASE)
 
 

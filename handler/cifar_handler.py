@@ -322,7 +322,7 @@ def _text(value: object) -> str:
 
 
 def _failure(open_inference: bool) -> Reply:
-    message = "The server failed on this request. This is its fault, not yours; its log tells why."
+    message = "The server failed on this request. This is its fault, not yours; its log says why."
     return Reply(
         HTTPStatus.INTERNAL_SERVER_ERROR, Answer(encode_error("internal", message, open_inference=open_inference))
     )

@@ -56,7 +56,7 @@ class DecodedRequest:
     Attributes:
         images: uint8, or float32 in 0–255, (N, 32, 32, 3), N from 1 to 256.
         many: whether the answer is a list, {"predictions": […]}.
-        top_k: how many labels to report, 1 to 10; None where nobody asked.
+        top_k: how many labels to report, 1 to 10; None where the request does not ask.
         max_value: 1 where the numbers were taken as scaled to 0–1, whether told or by themselves; the answer says so.
         fields: of a form, in the order of the images; None for any other body.
         open_inference: what an answer in the Open Inference Protocol must repeat; None for any other body.

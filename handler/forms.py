@@ -49,7 +49,7 @@ def check_form(fields: Mapping[str, object], content_type: str, length: int | No
     """Refuse a form that TorchServe could not take apart, or of which it has dropped something.
 
     Several fields of one name, as `curl -F image=@a.png -F image=@b.png` sends them, cannot be seen in `fields`. They
-    are told by the length of the body: it is compared with what a form of these fields takes. What is dropped from a
+    are found by the length of the body: it is compared with what a form of these fields takes. What is dropped from a
     body without Content-Length, or beside JSON, is not noticed.
 
     Args:

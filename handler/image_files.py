@@ -51,13 +51,13 @@ class ImageFile(NamedTuple):
 
 
 def read_image_file(body: _Body) -> ImageFile:
-    """Walk one file, PNG or JPEG; which of the two is told by its first bytes.
+    """Walk one file, PNG or JPEG; which of the two is inferred from its first bytes.
 
     A file that ends too early is walked as far as it goes: whether pixels are missing shows when they are decoded.
 
     Raises:
         BadInput: animated, coded in a way that browsers do not decode either, or of more parts than encoders write.
-        ValueError: no header that tells the size, or broken before it.
+        ValueError: no header with the size, or broken before it.
     """
     return _read_png(body) if body.startswith(PNG_SIGNATURE) else _read_jpeg(body)
 

@@ -1,4 +1,4 @@
-"""JSON that the server has not parsed: told by its beginning, bounded before it is parsed."""
+"""JSON that the server has not parsed: recognised by its beginning, bounded before it is parsed."""
 
 import json
 import re

@@ -1,6 +1,6 @@
 """Raw bytes that are wider numbers than uint8, so that one image would be taken for two, four or eight.
 
-Nothing in such a body says so. It is told by what the bytes would be as each type of numbers, and only where they
+Nothing in such a body says so. It is inferred from what the bytes would be as each type of numbers, and only where they
 cannot be an image as well. In an image all bytes of a colour are alike, wherever they stand; in wider numbers the bytes
 at one place in four, say, hold the exponent and are of a narrow range, while those at another place are not.
 """

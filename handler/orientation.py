@@ -1,4 +1,4 @@
-"""Which way up an image lies, as its metadata tells it, without a parser of all metadata.
+"""Which way up an image lies, as its metadata says, without a parser of all metadata.
 
 Pillow's reads every tag, copying what each points at: 64 KB of Exif take 0.3 GB. Here one tag of one directory is
 looked for.

@@ -64,7 +64,7 @@ def costs_too_much(body: bytes | bytearray) -> bool:
 
 
 def decode_picture(body: bytes | bytearray) -> NDArray[np.uint8]:
-    """Turn one image into a model input; as `decode_counted`, which tells more."""
+    """Turn one image into a model input; as `decode_counted`, which returns more."""
     return decode_counted(body, MAX_PIXELS)[0]
 
 
@@ -75,7 +75,7 @@ def decode_counted(body: bytes | bytearray, max_pixels: int) -> tuple[NDArray[np
     16-bit channels are brought to 8 bits. A size other than 32×32 is resized with antialiasing, not cropped.
 
     Args:
-        body: PNG or JPEG; which of the two is told by its first bytes, whatever its content type says.
+        body: PNG or JPEG; which of the two is inferred from its first bytes, whatever its content type says.
         max_pixels: what it may cost, in pixels of a usual PNG; what a request has left, where it holds several
             pictures.
 

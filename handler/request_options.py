@@ -39,7 +39,7 @@ def read_options(json_keys: Mapping[str, object], query: Mapping[str, str]) -> R
             f"The query parameter {show(unknown[0])} is not known. Known are {' and '.join(OPTION_NAMES)}.",
         )
     from_json = {name: json_keys[name] for name in OPTION_NAMES if name in json_keys}
-    # JSON tells numbers from strings, a query does not: there "3" means 3.
+    # JSON distinguishes numbers from strings, a query does not: there "3" means 3.
     from_query = {name: _number_or_text(text) for name, text in query.items()}
     in_json = _checked(from_json)
     in_query = _checked(from_query)
@@ -80,7 +80,7 @@ def join_query_and_headers(
 
 
 def asks_for_nothing(value: object) -> bool:
-    """Tell whether a key that is not known can be passed over: client libraries send keys that nobody has set."""
+    """Tell whether a key that is not known can be ignored: client libraries send keys that their user has not set."""
     return value is None or value is False or value in ("", [], {})
 
 

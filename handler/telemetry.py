@@ -65,7 +65,7 @@ class Telemetry:
         """Tell what predictions and inputs looked like when the version was evaluated.
 
         Args:
-            baseline: as training/baseline.py measures it; None, where nobody has, tells nothing.
+            baseline: as training/baseline.py measures it; None: no baseline is exposed.
         """
         gauges: dict[_Key, float] = {}
         try:
@@ -88,12 +88,12 @@ class Telemetry:
     def start_heartbeat(self) -> None:
         """Count that a worker is ready, now and every few seconds from now on, whether anybody asks it or not.
 
-        TorchServe tells no metric of how many workers are READY.
+        TorchServe exposes no metric of how many workers are READY.
         """
         threading.Thread(target=self._heartbeat_loop, name="heartbeat", daemon=True).start()
 
     def count_batch(self, requests: int) -> None:
-        """Count one batch of so many requests."""
+        """Count one batch of `requests` requests."""
         self._observe("cifar_batch_size", requests)
 
     def count_stages(self, seconds: Mapping[str, float], requests: int) -> None:
@@ -130,7 +130,7 @@ class Telemetry:
         self._count({(_REJECTED_INPUTS, (code,)): 1})
 
     def count_failures(self, requests: int) -> None:
-        """Count so many requests that were answered with 5xx."""
+        """Count requests that were answered with 5xx."""
         self._count({(_FAILED_REQUESTS, ()): requests})
 
     def flush(self) -> None:

@@ -52,7 +52,7 @@ def inspect_archive(
     """Check an archive without a server: whole, complete, as recorded, and its network answers as it was exported.
 
     Args:
-        path: the file, which nobody else may change meanwhile.
+        path: the file; no other process may change it meanwhile.
         called: what messages call it, if that is not where it lies.
         signed: its signature has been verified; if not, its network runs only where the machine can isolate it.
         run_network: whether to run it at all.

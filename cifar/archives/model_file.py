@@ -53,7 +53,7 @@ def read_model_file(name: str, path: Path) -> tuple[dict[str, Any], ReferenceOut
     except Exception as error:  # of a file that was made to be misread, the parsers raise nearly anything
         said = " ".join(str(error).split())[:200]
         raise ArchiveRefused(
-            f"{name} has no reference outputs embedded ({said}), so nobody could tell whether a server "
+            f"{name} has no reference outputs embedded ({said}), so that it cannot be checked whether a server "
             "answers as it should. Export it again: make archive"
         ) from None
     if images.shape[1:] != (32, 32, 3) or probabilities.shape != (len(images), len(class_names)) or not len(images):

@@ -1,4 +1,4 @@
-"""Takes away from a process what somebody else's network does not need: files to write, the network, other processes.
+"""Takes away from a process what a foreign network does not need: files to write, the network, other processes.
 
 On Linux, by a filter of system calls that stays for the life of the process (seccomp). It is a list of what is allowed:
 to compute, to read, and to write to what is open already. docs/adr/0014 says why.
@@ -129,7 +129,7 @@ def lock_down() -> None:
     filters = ctypes.create_string_buffer(b"".join(code), 8 * len(code))
     program = ctypes.create_string_buffer(struct.pack("@HP", len(code), ctypes.addressof(filters)))
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # whoever asked is gone
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # the parent is gone
     libc.syscall.argtypes = [ctypes.c_long, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_void_p]
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.syscall(
         _SECCOMP[machine], _SET_MODE_FILTER, _ALL_THREADS, ctypes.cast(program, ctypes.c_void_p)

@@ -76,7 +76,7 @@ def verify_archive(archive: Path, public_key: Path, called: Path | None = None) 
         called: what messages call it, if that is not where it lies.
 
     Raises:
-        SignatureRefused: anything else; the message says what came, what was expected, how to mend it.
+        SignatureRefused: anything else; the message says what came, what was expected, how to fix it.
     """
     library = _model_signing()
     with _refusing_other_keys(public_key, "public"):
@@ -162,18 +162,18 @@ def _refusing_other_keys(path: Path, half: str) -> Iterator[None]:
 def _explain(error: Exception, archive: Path, signature: Path, public_key: Path) -> str:
     from cryptography.exceptions import InvalidSignature  # came with model-signing; serving alone does without
 
-    # model-signing tells its verdicts apart by their first words only; with other words they are still refusals.
+    # model-signing distinguishes its verdicts by their first words only; with other words they are still refusals.
     if str(error).startswith("Signature mismatch"):
         return (
             f"{archive} is not the archive that was signed: its bytes do not match {signature}. "
-            "Copy both anew from where they were built; if it was built anew, sign it anew."
+            "Copy both again from where they were built; if it was rebuilt, sign it again."
         )
     if isinstance(error, InvalidSignature) or str(error).startswith("Key mismatch"):
         return (
             f"{signature} was not made with the other half of {public_key}, or was altered since. "
-            "Give the public key of whoever signed, or have the archive signed with the expected key."
+            "Give the public key of the signer, or have the archive signed with the expected key."
         )
     return (
         f"{signature} is no signature that can be read: {type(error).__name__}: {str(error)[:200]}. "
-        "Copy it anew from where the archive was signed, or sign the archive anew."
+        "Copy it again from where the archive was signed, or sign the archive again."
     )

@@ -60,7 +60,7 @@ class StrictZip:
     """A zip file, of which only the headers have been read; entries are unpacked piece by piece, and checked.
 
     Args:
-        file: regular, open for reading; nobody may write to it meanwhile.
+        file: regular, open for reading; no process may write to it meanwhile.
 
     Raises:
         ZipDamaged, ZipAmbiguous: says what was found.
@@ -249,7 +249,7 @@ def _check_extra(name: str, extra: bytes) -> None:
 
 
 def _check_kind(name: str, mode: int, size: int) -> None:
-    """Entries are files and folders: no links, no devices, nothing that runs as somebody else."""
+    """Entries are files and folders: no links, no devices, nothing that runs as another user."""
     folder = name.endswith("/")
     if stat.S_IFMT(mode) not in (0, stat.S_IFDIR if folder else stat.S_IFREG) or mode & _SPECIAL_BITS:
         raise ZipAmbiguous(f"its entry {_show(name)} is a link or of another special mode ({mode:#o})")

@@ -33,7 +33,7 @@ def deploy(
         str,
         typer.Argument(metavar="ARCHIVE", help="An archive (*.mar), models:/cifar@ALIAS or models:/cifar/VERSION."),
     ],
-    version: Annotated[str | None, typer.Option(help="Serve it as this version, not as its manifest's.")] = None,
+    version: Annotated[str | None, typer.Option(help="Override the version in the archive.")] = None,
     keep: KeepOption = _OPTIONS.keep,
     watch_s: WatchOption = _OPTIONS.watch_s,
     timeout_s: TimeoutOption = _OPTIONS.timeout_s,
@@ -86,7 +86,7 @@ def follow(
     uri: Annotated[
         str, typer.Argument(metavar="URI", help="models:/cifar@ALIAS, in the store of MLFLOW_TRACKING_URI.")
     ],
-    every_s: Annotated[float, typer.Option(min=1, help="Seconds between two looks at the alias.")] = 30,
+    every_s: Annotated[float, typer.Option(min=1, help="Polling interval in seconds.")] = 30,
     keep: KeepOption = _OPTIONS.keep,
     watch_s: WatchOption = _OPTIONS.watch_s,
     timeout_s: TimeoutOption = _OPTIONS.timeout_s,
@@ -110,7 +110,7 @@ def scale(
     model_store: StoreOption = MODEL_STORE,
     run_dir: RunDirOption = RUN_DIR,
 ) -> None:
-    """Give a version so many workers, now and after every restart."""
+    """Set the number of workers of a version, now and after every restart."""
     options = DeployOptions(timeout_s=timeout_s)
     undeploying.scale(version, workers, find_target(config, model_store, run_dir), Steps(), options)
 

@@ -11,7 +11,7 @@ from cifar.common.urls import check_url
 
 
 def check_url_option(url: str) -> str:
-    """Return the URL as `check_url` does; typer tells the person what is wrong with it."""
+    """Return the URL as `check_url` does; typer shows what is wrong with it."""
     try:
         return check_url(url)
     except ValueError as error:

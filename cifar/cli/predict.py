@@ -53,7 +53,7 @@ def predict(
         typer.Argument(metavar="FILE", help="Images, .npy arrays (N, 32, 32, 3), folders of them. None: ten samples."),
     ] = None,
     version: Annotated[str | None, typer.Option(help="Model version to ask; the server's default if left out.")] = None,
-    top_k: Annotated[int | None, typer.Option(min=1, max=10, help="Guesses to tell for each image.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, max=10, help="Show the top K classes.")] = None,
     as_json: JsonOption = False,
     samples: Annotated[
         SampleSource, typer.Option(help="Without files: which ten images to send. test-set may download 170 MB.")
@@ -199,8 +199,8 @@ def _print_table(rows: Sequence[Row], versions: Sequence[str], note: str | None,
 def _sum_up(rows: Sequence[Row], versions: Sequence[str], url: str) -> str:
     answered = sum(row.prediction is not None for row in rows)
     if not answered:
-        return f"None of {len(rows)} predicted"  # perhaps nobody was asked
-    model = f"model version {', '.join(versions)}" if versions else "a model that does not tell its version"
+        return f"None of {len(rows)} predicted"  # perhaps no server was asked
+    model = f"model version {', '.join(versions)}" if versions else "unknown model version"
     return f"{answered} of {len(rows)} predicted by {model} at {url}"
 
 

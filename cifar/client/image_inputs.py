@@ -15,7 +15,7 @@ from cifar.common.errors import InputUnreadable
 from cifar.common.image_files import MAX_FILE_BYTES, UnreadableImage, decode_image_file, server_takes
 from cifar.common.project import IMAGE_SHAPE
 
-# Looked for in folders. A file that is named itself may be called anything: its content tells what it is.
+# Looked for in folders. A file that is named itself may be called anything: its type is inferred from its content.
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 ARRAY_SUFFIX = ".npy"
 

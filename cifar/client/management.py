@@ -181,7 +181,7 @@ class ManagementClient(Connection):
             raise RequestRefused(error.status, error.code, message) from error
 
     def scale(self, version: str, workers: int) -> None:
-        """Give a version so many workers; returns before they have started or ended.
+        """Set the number of workers of a version; returns before they have started or ended.
 
         Fewer are killed with the requests in them: drain the version first.
         """

@@ -63,7 +63,7 @@ def read_drawings() -> ImageArray:
 def prepare_test_set(test_set_file: Path = TEST_SET_FILE) -> None:
     """Run `python -m training.data`, which downloads CIFAR-10 and writes `test_set_file`.
 
-    Its output goes to our standard error as it comes: standard output may be somebody's JSON.
+    Its output goes to our standard error as it comes: standard output may be JSON.
 
     Raises:
         InputUnreadable: it failed, or wrote no such file.

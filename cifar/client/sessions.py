@@ -27,7 +27,7 @@ def open_session(url: str) -> tuple[requests.Session, str]:
         url: as of `check_url`: http://, https://, or `unix:` and the path of a socket.
     """
     session = requests.Session()
-    # requests would send even 127.0.0.1 through the proxy that the environment names, where nobody serves it.
+    # requests would send even 127.0.0.1 through the proxy that the environment names, which cannot reach it.
     session.trust_env = not is_loopback(url)
     path = find_socket(url)
     if path is None:

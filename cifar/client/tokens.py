@@ -1,7 +1,7 @@
 """The tokens of a TorchServe that asks for them: `disable_token_authorization=false` in config.properties.
 
 Such a server writes `key_file.json` into the folder in which it was started: a token each for inference and management,
-which expire, and the API key, with which new ones are had. Whoever can read that file may use the server.
+which expire, and the API key, with which new ones are issued. Every user who can read that file may use the server.
 """
 
 import os
@@ -50,7 +50,7 @@ class Tokens:
         kind: which of the server's APIs is called.
         key_file: the server's key_file.json; it need not exist, as most servers ask for no token.
         management_url: where a new token is asked for; None: of this checkout's server.
-        given: a token, instead of the one in the file; nobody can renew it.
+        given: a token, instead of the one in the file; it cannot be renewed.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Tokens:
         refused, self._token = self._token, self._read(self.kind)
         if self._token is None:
             return False
-        if self._token != refused:  # the server has been started anew, or someone else has renewed it
+        if self._token != refused:  # the server was restarted, or another process has renewed it
             return True
         if not self._ask_for_another():
             return False

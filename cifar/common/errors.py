@@ -99,7 +99,7 @@ class RequestRefused(CifarError):
     Attributes:
         status: HTTP status, 400 to 499.
         code: the contract's short name (`wrong_length`), or the type that TorchServe gives its own errors.
-        message: the server's words: what came, what was expected, how to mend it.
+        message: the server's words: what came, what was expected, how to fix it.
     """
 
     def __init__(self, status: int, code: str, message: str) -> None:

@@ -47,7 +47,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove temporary files of `path` that a process left which was killed while it wrote; nobody may write now."""
+    """Remove temporary files of `path` that a killed writer left; the caller holds the lock of its writers."""
     for leftover in path.parent.glob(f".{path.name}.*{path.suffix}"):
         leftover.unlink(missing_ok=True)
 

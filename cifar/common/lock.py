@@ -16,10 +16,10 @@ _POLL_S = 0.05
 
 @contextmanager
 def exclusive(path: Path, timeout_s: float = WAIT_S) -> Iterator[None]:
-    """Wait until nobody else works on a file or folder; a missing folder is made. The lock goes with the process.
+    """Wait until no other process works on a file or folder; a missing folder is made. The lock goes with the process.
 
     Raises:
-        Busy: somebody else still does after `timeout_s`.
+        Busy: another one still does after `timeout_s`.
     """
     with try_exclusive(path, timeout_s) as mine:
         if not mine:

@@ -32,7 +32,7 @@ def import_mlflow() -> Any:
     except ModuleNotFoundError as error:
         raise TrackingError(f"MLflow is not installed ({error}); install it: pip install -e '.[training]'") from None
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # the store's creation is told step by step otherwise
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what `store_errors` tells
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what `store_errors` reports
     return mlflow
 
 
@@ -52,7 +52,7 @@ def store_errors(refusal: str, hint: str = "") -> Iterator[None]:
 
     Args:
         refusal: what cannot be done, as the message's beginning: `no run can be started`.
-        hint: how to mend it, on top of the advice to name another store.
+        hint: how to fix it, on top of the advice to name another store.
     """
     mlflow = import_mlflow()
     from sqlalchemy.exc import SQLAlchemyError

@@ -23,7 +23,7 @@ PROCESS_FIELDS = {
 
 
 def identify(pid: int) -> str:
-    """Return what tells a process from every other one that has had, or will have, its number.
+    """Return what distinguishes a process from every other one that has had, or will have, its number.
 
     On Linux that is the boot and the start in ticks since then, which no step of the wall clock changes. psutil's
     `create_time` would not do there: it adds the ticks to the time of boot, which the kernel derives from the wall

@@ -89,7 +89,7 @@ def boolean() -> Field:
 
 
 def list_of(kind: type, most: int) -> Field:
-    """A list of up to so many values of a type."""
+    """A list of at most `most` values of a type."""
     return Field(
         f"a list of up to {most}",
         lambda value: isinstance(value, list) and len(value) <= most and all(isinstance(one, kind) for one in value),

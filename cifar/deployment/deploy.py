@@ -68,7 +68,7 @@ class _Start:
     Attributes:
         current: what is served.
         default: the version that a failure goes back to; None: there was none.
-        resumes: an interrupted deployment of the same archive goes on.
+        resumes: an interrupted deployment of the same archive is resumed.
         first: nothing was ever deployed.
     """
 
@@ -141,7 +141,8 @@ class Rollout:
         """Bring a checked archive into service; raises CifarError, and then what served before serves.
 
         Args:
-            candidate: a copy in the model store that nobody else writes (cifar/deployment/staging.py); it is moved.
+            candidate: a copy in the model store that no other process writes (cifar/deployment/staging.py). It is
+                moved.
             name: of its file in the model store.
         """
         if digest_file(candidate.path) != candidate.sha256:
@@ -286,7 +287,7 @@ class Rollout:
                     step.note(f"{described.archive} stays in the model store")
 
     def _undo(self, current: DesiredState, before: str | None, forget: bool, error: BaseException) -> None:
-        """Take back what was done; the failure that led here is told, whatever comes of this."""
+        """Take back what was done; the failure that led here is reported, whatever comes of this."""
         version = current.underway.version if current.underway else "?"
         try:
             with self._steps.step(f"take version {version} back") as step:

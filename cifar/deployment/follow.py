@@ -46,7 +46,7 @@ def follow(uri: str, target: Target, steps: Steps, options: DeployOptions, wait:
 
     What was done is remembered in the model store: started again, this does what it has missed. A version that was
     refused is not tried again, one that was rolled back by hand neither, until the alias moves. When registry or server
-    do not answer, this says so once, and goes on trying.
+    do not answer, this says so once, and keeps trying.
 
     Args:
         uri: models:/NAME@ALIAS.

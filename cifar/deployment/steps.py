@@ -27,7 +27,7 @@ class Steps:
 
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
-        """Time what is done inside; an exception is told as failure, and goes on."""
+        """Time what is done inside; an exception is shown as a failure and propagates."""
         step, begin = Step(), time.monotonic()
         try:
             with self._console.status(f"{name}…"):

@@ -45,7 +45,7 @@ class Target:
         """Be the only one who changes this model store; the lock goes with the process, however it ends.
 
         Raises:
-            DeploymentRunning: somebody else does.
+            DeploymentRunning: another process does.
         """
         with store_lock(self.store) as mine:
             if not mine:

@@ -47,11 +47,11 @@ def undeploy(version: str, target: Target, steps: Steps, options: DeployOptions)
 
 
 def scale(version: str, workers: int, target: Target, steps: Steps, options: DeployOptions) -> None:
-    """Give a version so many workers, now and after every restart.
+    """Set the number of workers of a version, now and after every restart.
 
     Raises:
         ModelNotFound: it is not served.
-        DeploymentFailed: they do not start; the server goes on trying.
+        DeploymentFailed: they do not start; the server keeps trying.
     """
     with target.exclusive(), target.manage() as management:
         current = read_observed_state(target.store, management)

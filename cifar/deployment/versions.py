@@ -59,7 +59,7 @@ def wait_until_ready(
 def drain(management: ManagementClient, version: str, drain_grace_s: float = DRAIN_GRACE_S) -> None:
     """Wait until no request waits for a version, and those that its workers hold have been answered.
 
-    TorchServe tells how many wait, not how many are being answered; they are given `drain_grace_s` seconds.
+    TorchServe reports how many wait, not how many are being answered; they are given `drain_grace_s` seconds.
 
     Raises:
         NotDrained: requests keep coming, as from clients that name this version.

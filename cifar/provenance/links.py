@@ -81,7 +81,7 @@ def compare(value: object, said: Mapping[str, object]) -> list[Finding]:
 
     Args:
         value: what the archive says; None: nothing.
-        said: by who says it; None where somebody has nothing to say.
+        said: by who says it; None where a source has nothing to say.
     """
     if value is None:
         return [Finding(None, _NOT_SAID)]

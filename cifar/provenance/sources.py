@@ -103,7 +103,7 @@ def find_weights(checkout: Path, archive: TracedArchive) -> LocalWeights:
             found.append(LocalWeights(name, record, evaluation, unreadable))
         elif run is not None and record.get("mlflow_run") == run:
             contradiction = f"by its training.json {name} is of the same run, but its SHA-256 is {actual}"
-    # Of copies the one with the right record tells most.
+    # Of copies the one with the right record says most.
     best = min(found, key=lambda weights: (weights.record.get("mlflow_run") != run, not weights.record), default=None)
     return best or LocalWeights(problem=contradiction)
 

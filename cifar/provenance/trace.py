@@ -19,7 +19,7 @@ class Trace:
         archive: the file.
         version: as its manifest says; None where that cannot be read.
         links: the chain.
-        parameters: how the network was trained, `section.key` to value; empty where nobody here knows.
+        parameters: how the network was trained, `section.key` to value; empty where no source here knows.
     """
 
     archive: str

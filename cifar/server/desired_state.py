@@ -1,8 +1,8 @@
 """What the server of a model store should serve: `serving.json` in the store, written whole or not at all.
 
 It appears with the first deployment. Why not TorchServe's own snapshots: docs/adr/0010. Beside it stands
-`deployed.json`, which tells Prometheus the same, as targets of the job `deployed` (prometheus.yml); before the first
-deployment, what `cifar up` has started.
+`deployed.json`, which exposes the same to Prometheus, as targets of the job `deployed` (prometheus.yml); before the
+first deployment, what `cifar up` has started.
 """
 
 import re
@@ -196,7 +196,7 @@ def is_version(version: str) -> bool:
 def store_lock(store: Path, timeout_s: float = 0.0) -> AbstractContextManager[bool]:
     """Try to be the only one who changes what is served from a model store; yield whether this succeeded in time.
 
-    What is decided by serving.json is read while the lock is held: else somebody's deployment could end in between. The
+    What is decided by serving.json is read while the lock is held: else another deployment could end in between. The
     lock goes with the process, however it ends.
     """
     return try_exclusive(store, timeout_s)

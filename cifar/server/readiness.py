@@ -55,7 +55,7 @@ def wait_until_ready(
         except NotReady as error:
             missing = str(error)
         except ServerUnreachable:
-            pass  # not listening yet, or no more: the next turn tells
+            pass  # not listening yet, or no more: the next round shows
         except CifarError as error:
             missing = str(error)
         if time.monotonic() > deadline:
@@ -106,7 +106,7 @@ def _manage(addresses: Addresses, key_file: Path, name: str = MODEL_NAME) -> Man
 
 
 def find_missing(addresses: Addresses, key_file: Path, timeout_s: float) -> str | None:
-    """Say why the default version answers nobody just now; None where it does.
+    """Say why the default version does not answer now; None where it does.
 
     Asks its handler through the queue, as a prediction is asked, for its description, which no metric counts.
 

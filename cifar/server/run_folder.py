@@ -27,8 +27,8 @@ def socket_folder(run_dir: Path) -> Path:
     """Return where a server's sockets lie, and what it unpacks and needs as long as it runs; it need not exist yet.
 
     That is a folder in the run folder, or, where its path is too long for a socket or one that Java cannot open, a
-    folder with a name of its own in XDG_STATE_HOME (by default ~/.local/state). Nobody cleans up in either: /tmp,
-    /var/tmp and ~/.cache are emptied by age, and XDG_RUNTIME_DIR goes when the user logs out.
+    folder with a name of its own in XDG_STATE_HOME (by default ~/.local/state). Neither is cleaned up by the system:
+    /tmp, /var/tmp and ~/.cache are emptied by age, and XDG_RUNTIME_DIR goes when the user logs out.
 
     Raises:
         ConfigUnusable: neither will do.

@@ -2,7 +2,7 @@
 
 TorchServe takes requests for workers that cannot start, and answers them never: it looks for no other way once it has
 them in its queue (docs/adr/0015). So this looks whether the default version has a worker, and where it has none, or
-where Java has ended, does what `cifar up` does when somebody types it.
+where Java has ended, does what `cifar up` does.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def end_supervisors(run_dir: Path) -> None:
 
 
 def supervise(server: TorchServe) -> None:
-    """Start the server again whenever it serves nobody; returns when its run folder has gone."""
+    """Restart the server whenever it has no READY worker; returns when its run folder has gone."""
     pause = _FIRST_PAUSE_S
     _log(server, "is supervised")
     while True:
@@ -61,7 +61,7 @@ def supervise(server: TorchServe) -> None:
         if _has_worker(server):
             pause = _FIRST_PAUSE_S
             continue
-        with exclusive(server.run_dir.parent):  # whoever stops the server holds it until the folder has gone
+        with exclusive(server.run_dir.parent):  # `cifar down` holds it until the folder has gone
             if not server.run_dir.exists():
                 return
         begin = time.monotonic()
@@ -79,7 +79,7 @@ def supervise(server: TorchServe) -> None:
 
 
 def _has_worker(server: TorchServe) -> bool:
-    """Whether the default version has a worker that is READY. A prediction would be counted as somebody's."""
+    """Whether the default version has a worker that is READY. A prediction would be counted as a client's."""
     try:
         if server.process is None:
             return False

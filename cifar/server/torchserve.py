@@ -98,7 +98,7 @@ class TorchServe:
             ConfigUnusable, ArchiveUnusable, InvalidStateFile, JavaMissing, PortTaken, Busy: found before anything was
                 started.
             StartFailed: it ended or did not serve in time. One that was just started is stopped again, one that ran
-                before goes on; the logs stay in the run folder.
+                before keeps running; the logs stay in the run folder.
         """
         addresses = self.addresses
         check_guarded(addresses)
@@ -140,14 +140,14 @@ class TorchServe:
                 if find_server(state) is None:  # it was at its end when it was found
                     return None
                 if timeout_s > patience and not serves_anybody(addresses, key_file):
-                    notify(f"TorchServe runs (process {state.pid}) and serves nobody: {error}. It is started again.")
+                    notify(f"TorchServe runs (process {state.pid}) and answers no prediction: {error}. Restarting it.")
                     with exclusive(self.run_dir.parent):
                         self._end_processes(state, self._find_servers(state))
                     return None
                 left = max(0.0, begin + timeout_s - time.monotonic())
                 ready = wait_until_ready(addresses, key_file, left, lambda: self._find_end(state))
             return self._reconcile(state, addresses, timeout_s) or ready
-        except NotReady as error:  # it may serve other clients: whoever wants it stopped says so
+        except NotReady as error:  # it may serve other clients, so that stopping it is the operator's choice
             raise StartFailed(
                 f"TorchServe runs (process {state.pid}) but does not serve: {error}. To start it again: make down, "
                 "then make up",
@@ -198,7 +198,7 @@ class TorchServe:
         """Bring it to what was deployed, as it is remembered now: a deployment may have ended since it was started."""
         key_file = self.run_dir / "key_file.json"
         with store_lock(self.model_store, timeout_s) as mine:
-            serving = self._read_desired() if mine else None  # a deployment that goes on sees to it itself
+            serving = self._read_desired() if mine else None  # a running deployment does it itself
             if serving is None:
                 return None
             reconcile(addresses, key_file, serving)
@@ -236,7 +236,7 @@ class TorchServe:
                 f"{self.config} has changed since the TorchServe that runs here was started. Start it again: make "
                 "down, then make up"
             )
-        if same_config and serving is not None:  # what was deployed since it was started is told by digests
+        if same_config and serving is not None:  # what was deployed since is compared by digests
             return
         if (self.model_store / DESIRED_STATE_NAME).exists():
             raise ConfigUnusable(

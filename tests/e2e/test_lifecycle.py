@@ -252,7 +252,7 @@ def test_up_starts_a_server_again_that_serves_nobody_and_does_not_recover(server
     assert (ready.version, ready.workers) == ("1.0", 2)
     assert server.process != first
     assert [message.partition(":")[0] for message in told] == [
-        f"TorchServe runs (process {first.pid}) and serves nobody"
+        f"TorchServe runs (process {first.pid}) and answers no prediction"
     ]
     assert poll(f"{server.addresses.inference}/predictions/cifar", bytes(3072), deadline_s=1) is not None
 
