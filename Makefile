@@ -22,7 +22,7 @@ DONE = test -e $@ && test -z "$$(find $^ -newer $@)"
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
-.PHONY: help up monitor down archive build data train card accuracy fuzz bench drift drill deploys alerts dashboards pictures docs test check lock
+.PHONY: help up monitor down archive build data train card accuracy fuzz bench drift drill deploys alerts dashboards pictures docs test test-fast check lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,6 +97,9 @@ test: .venv/.dev .venv/.kserve ## Set up what the tests need and run all of them
 
 docs: .venv/.dev ## Build the documentation site: site/index.html
 	$(BIN)/zensical build --clean --strict
+
+test-fast: .venv/.dev ## The tests that start no server and take no time: under a minute
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not server and not slow"
 
 check: .venv/.dev ## ruff, formatting, layers, mypy, spelling, documentation
 	$(BIN)/ruff check .

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+# Folders whose tests start TorchServe, Prometheus or Alertmanager.
+SERVER_FOLDERS = {"e2e", "monitoring"}
+
 pytest_plugins = ["tests.support.fake_server", "tests.support.image_folder"]
 
 
@@ -22,3 +25,10 @@ def session_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
         client.create_experiment("cifar", artifact_location=(folder / "artifacts").as_uri())
     return folder / "mlflow.db"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder, for `make test-fast`."""
+    for item in items:
+        if item.path.parent.name in SERVER_FOLDERS:
+            item.add_marker(pytest.mark.server)

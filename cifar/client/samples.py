@@ -55,9 +55,11 @@ def choose_samples(source: SampleSource, test_set_file: Path = TEST_SET_FILE) ->
 
 def read_drawings() -> ImageArray:
     """Return ten drawings that belong to the package, one a class, named `drawing (truck)`."""
-    names = class_names()
-    images = [np.asarray(Image.open(_DRAWINGS / f"{name}.png")) for name in names]
-    return ImageArray(tuple(f"drawing ({name})" for name in names), np.stack(images))
+    images = []
+    for name in class_names():
+        with Image.open(_DRAWINGS / f"{name}.png") as drawing:
+            images.append(np.asarray(drawing))
+    return ImageArray(tuple(f"drawing ({name})" for name in class_names()), np.stack(images))
 
 
 def prepare_test_set(test_set_file: Path = TEST_SET_FILE) -> None:

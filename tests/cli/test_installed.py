@@ -52,6 +52,12 @@ def test_it_predicts_images_that_the_client_must_convert(cifar, server: FakeServ
     assert "1 of 1 predicted" in done.stdout
 
 
+def test_it_has_its_ten_drawings(cifar, server: FakeServer):
+    done = cifar("predict", "--url", server.url)
+    assert done.returncode == 0, done.stderr
+    assert "10 of 10 predicted" in done.stdout
+
+
 def test_it_builds_an_archive(cifar, tmp_path):
     (tmp_path / "model.pt").write_bytes(b"a network")
     done = cifar("archive", "model.pt", "--version", "1.0", "--output", "cifar-1.0.mar")

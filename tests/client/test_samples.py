@@ -8,6 +8,7 @@ from cifar.client.samples import (
     SampleSource,
     choose_samples,
     prepare_test_set,
+    read_drawings,
     read_test_set,
 )
 
@@ -50,6 +51,16 @@ def test_drawings_stand_in_for_a_missing_test_set_and_say_so(tmp_path):
     assert chosen.note is not None
     assert "not photographs" in chosen.note
     assert "make data" in chosen.note
+
+
+def test_drawings_are_one_a_class_and_have_the_contrast_of_photographs():
+    drawings = read_drawings()
+    assert drawings.names == tuple(f"drawing ({name})" for name in NAMES)
+    assert (drawings.images.shape, drawings.images.dtype) == ((10, 32, 32, 3), np.uint8)
+    assert len({image.tobytes() for image in drawings.images}) == 10
+    for image in drawings.images:
+        assert 60 < image.mean() < 200
+        assert image.std() > 25
 
 
 def test_drawings_can_be_asked_for_where_the_test_set_is_present(test_set):
