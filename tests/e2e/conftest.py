@@ -16,6 +16,7 @@ from cifar.server.torchserve import TorchServe
 from grafana.prometheus import Prometheus
 from tests.support.programs import need
 from tests.support.service import Service, build_archive, write_config
+from tests.support.tiny import copy_handler, tiny_archive
 from training.baseline import measure_baseline
 from training.evaluate import write_baseline
 from training.model import ModelParams, build_classifier, predict_probabilities
@@ -38,6 +39,13 @@ def archive(classifier, tmp_path_factory) -> Path:
     baseline = measure_baseline(images, predict_probabilities(classifier, images), class_names())
     write_baseline(baseline, weights, digest_file(weights), 1.0)
     return build_archive(weights, "1.0", folder)
+
+
+@pytest.fixture(scope="session")
+def quick_archive(tmp_path_factory) -> Path:
+    """Version 1.0 with the same handler and two workers, but a tiny network and small batches: ready in seconds."""
+    folder = tmp_path_factory.mktemp("quick")
+    return tiny_archive(folder / "archive", "1.0", 7, copy_handler(folder / "handler", workers=2))
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ FOLDERS = ("cifar", "handler", "targets", "training")
 
 
 @pytest.fixture
-def checkout(archive, tmp_path):
+def checkout(quick_archive, tmp_path):
     """A copy of what serving needs, at a path that is too long for a Unix socket, with ports of its own."""
     copy = tmp_path / ("a long path " * 10).strip() / "checkout"
     for folder in FOLDERS:
@@ -30,7 +30,7 @@ def checkout(archive, tmp_path):
     (copy / "config.properties").write_text(text)
     shutil.copy(ROOT / "log4j2.xml", copy)
     (copy / "model_store").mkdir()
-    shutil.copy(archive, copy / "model_store")
+    shutil.copy(quick_archive, copy / "model_store")
     assert len(bytes(copy / "management.sock")) > MAX_SOCKET_PATH_BYTES
     return copy
 

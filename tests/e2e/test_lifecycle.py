@@ -29,6 +29,11 @@ from tests.support.service import BIN, build_archive, write_config
 from training.weights import save_weights
 
 
+@pytest.fixture(scope="module")
+def archive(quick_archive):
+    return quick_archive
+
+
 @pytest.fixture
 def server(archive, tmp_path):
     """A server of its own, not started; whatever a test leaves of it is stopped."""

@@ -27,11 +27,11 @@ def cifar(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def server(archive, tmp_path_factory) -> Iterator[TorchServe]:
+def server(quick_archive, tmp_path_factory) -> Iterator[TorchServe]:
     """A server that `cifar up` has started, with its supervisor."""
     folder = tmp_path_factory.mktemp("supervised")
     (folder / "model_store").mkdir()
-    shutil.copy(archive, folder / "model_store")
+    shutil.copy(quick_archive, folder / "model_store")
     server = TorchServe(folder / "run", write_config(folder), folder / "model_store")
     try:
         done = cifar("up", *options(server), "--model-store", server.model_store)
