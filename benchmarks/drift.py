@@ -36,7 +36,7 @@ THRESHOLDS = {
     "ConfidenceFallen": "threshold:cifar_confidence_fall:difference",
 }
 CORRUPTIONS = ("gaussian_noise", "gaussian_blur", "contrast")
-STRENGTHS = (1, 3, 5)
+SEVERITIES = (1, 3, 5)
 WINDOW_S, STEP_S, DAY_S = 900, 5, 86_400  # of the rules and of their evaluation
 DAYS, ONSETS, PAIRS = 365, 200, 100_000
 
@@ -59,10 +59,12 @@ def main(
     compared = int(thresholds["threshold:cifar_version_images:count"])
     distances = _compare_versions(clean, other, compared, generator)
     delays = {
-        (name, strength): _measure_delays(
-            clean, count_pictures(classifier, corrupt(images, name, strength, 0)), baseline, limits, generator
+        (name, severity): _measure_delays(
+            clean, count_pictures(classifier, corrupt(images, name, severity, 0)), baseline, limits, generator
         )
-        for name, strength in track([(name, strength) for name in CORRUPTIONS for strength in STRENGTHS], "corruptions")
+        for name, severity in track(
+            [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES], "corruptions"
+        )
     }
     limit = thresholds["threshold:cifar_disagreement:distance"]
     report = [
@@ -168,14 +170,14 @@ def _report_delays(delays: dict[tuple[str, int], dict[str, NDArray[np.float64]]]
         f"From the first corrupted picture, when from then on all are, after {WINDOW_S // 60} minutes of clean ones, "
         f"at one image a second: median (longest) of {ONSETS} onsets. What takes time is the window filling up, so "
         "more traffic does not make it shorter. Scrapes (5 s) and Alertmanager's `group_wait` come on top. "
-        f"–: not within {2 * WINDOW_S // 60} minutes. Strengths are those of training/corruptions.py.",
+        f"–: not within {2 * WINDOW_S // 60} minutes. Severities are those of training/corruptions.py.",
         "",
-        "| corruption | strength | " + " | ".join(THRESHOLDS) + " |",
+        "| corruption | severity | " + " | ".join(THRESHOLDS) + " |",
         "|---|---:|" + "---:|" * len(THRESHOLDS),
     ]
-    for (name, strength), of_alerts in delays.items():
+    for (name, severity), of_alerts in delays.items():
         cells = " | ".join(_cell(of_alerts[alert]) for alert in THRESHOLDS)
-        lines.append(f"| {name} | {strength} | {cells} |")
+        lines.append(f"| {name} | {severity} | {cells} |")
     return lines
 
 

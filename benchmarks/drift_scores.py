@@ -51,7 +51,9 @@ def count_pictures(classifier: Classifier, images: Images) -> Pool:
         np.eye(probabilities.shape[1], dtype=np.int32)[probabilities.argmax(1)],
         probabilities.max(1).astype(np.float64),
         {
-            name: (np.array([it[name] for it in described])[:, None] <= BOUNDS[f"cifar_input_{name}"]).astype(np.int32)
+            name: (
+                np.array([statistics[name] for statistics in described])[:, None] <= BOUNDS[f"cifar_input_{name}"]
+            ).astype(np.int32)
             for name in STATISTICS
         },
     )

@@ -53,7 +53,12 @@ def main(
             script = write_script(folder)
             for version in ("counting", "silent"):  # warm
                 load(server.addresses.inference, version, 16, 2, script)
-            turns = [(version, it) for _ in range(rounds) for it in CONNECTIONS for version in ("counting", "silent")]
+            turns = [
+                (version, connections)
+                for _ in range(rounds)
+                for connections in CONNECTIONS
+                for version in ("counting", "silent")
+            ]
             for version, connections in track(turns, "wrk"):
                 measured = load(server.addresses.inference, version, connections, seconds, script)
                 rates.setdefault((version, connections), []).append(measured.requests_per_s)

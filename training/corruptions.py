@@ -1,4 +1,4 @@
-"""Ten corruptions in five strengths: how a picture suffers on its way to a classifier.
+"""Ten corruptions in five severities: how a picture suffers on its way to a classifier.
 
 Kinds and terms are those of Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
 Perturbations, ICLR 2019. The code and the amounts below are this project's own, so the figures are not to be compared
@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from cifar.common.project import IMAGE_SIZE
 
-STRENGTHS = (1, 2, 3, 4, 5)
+SEVERITIES = (1, 2, 3, 4, 5)
 
 Images = NDArray[np.uint8]  # (N, 32, 32, 3), RGB
 Values = NDArray[np.float32]
@@ -27,31 +27,31 @@ _BATCH = 500  # pictures: their floats fit the caches
 _WHITE = 255.0
 
 
-def corrupt(images: Images, name: str, strength: int, seed: int) -> Images:
+def corrupt(images: Images, name: str, severity: int, seed: int) -> Images:
     """Corrupt each picture.
 
-    The same seed draws the same chance for every strength, so two strengths of a corruption differ in nothing else.
+    The same seed draws the same chance for every severity, so two severities of a corruption differ in nothing else.
 
     Args:
         images: uint8 (N, 32, 32, 3), RGB; not changed.
         name: of CORRUPTIONS.
-        strength: 1, the mildest, to 5.
+        severity: 1, the mildest, to 5.
         seed: at least 0; the only source of chance.
 
     Returns:
         uint8 (N, 32, 32, 3), a new array.
 
     Raises:
-        ValueError: an unknown name or strength, or something other than such pictures.
+        ValueError: an unknown name or severity, or something other than such pictures.
     """
     if name not in CORRUPTIONS:
         raise ValueError(f"unknown corruption {name!r}; known: {', '.join(CORRUPTIONS)}")
-    if strength not in STRENGTHS:
-        raise ValueError(f"strength is {strength}; expected 1 to {len(STRENGTHS)}")
+    if severity not in SEVERITIES:
+        raise ValueError(f"severity is {severity}; expected 1 to {len(SEVERITIES)}")
     if images.dtype != np.uint8 or images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 3):
         raise ValueError(f"images are {images.dtype} {images.shape}; expected uint8 (N, {IMAGE_SIZE}, {IMAGE_SIZE}, 3)")
     corruption = CORRUPTIONS[name]
-    amount = corruption.amounts[strength - 1]
+    amount = corruption.amounts[severity - 1]
     generator = np.random.default_rng(seed)
     corrupted = np.empty_like(images)
     for start in range(0, len(images), _BATCH):
@@ -67,7 +67,7 @@ class Corruption:
     Attributes:
         apply: from pictures, an amount and the source of chance to pictures of any type, in levels; `corrupt` clips and
             rounds them.
-        amounts: one a strength, the mildest first.
+        amounts: one a severity, the mildest first.
         unit: of the amounts. A level is one of a pixel's 256.
     """
 

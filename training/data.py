@@ -15,8 +15,8 @@ from cifar.common.files import atomic_write
 from cifar.common.project import class_names
 from training.cifar10_download import download_cifar10
 from training.errors import DataError, ParameterError
+from training.image_folder import read_image_folder
 from training.params import check_sections, load_params
-from training.picture_folder import read_picture_folder
 
 DATA_FILE = Path("data/cifar10.npz")
 
@@ -77,7 +77,7 @@ def prepare_dataset(params: PrepareParams) -> Dataset:
     Raises:
         DataError: the source is missing, truncated or not CIFAR-10; the message names the file.
     """
-    read = {"cifar10": download_cifar10, "folder": read_picture_folder}[params.source]
+    read = {"cifar10": download_cifar10, "folder": read_image_folder}[params.source]
     parts = read(Path(params.path), class_names())
     images, labels = parts["train"]
     validation = draw_validation(labels, params.validation_fraction, params.seed)

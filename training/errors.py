@@ -6,7 +6,7 @@ TrainingError            a CifarError (cifar/common/errors.py)
 ├── WeightsError         weights or a checkpoint: unreadable, or of another network
 ├── TrainingDiverged     the loss is no number any more
 ├── StudyRefused         a search's study is in use, or holds trials of other settings
-├── GateClosed           the weights are not measured, or not good enough to export
+├── GateFailed           the weights are not measured, or not good enough to export
 ├── ExportRefused        the TorchScript file would not answer as the network does
 └── RegistrationRefused  model, weights, record or figures are missing, or not of one training
 """
@@ -38,7 +38,7 @@ class StudyRefused(TrainingError):
     """The study's file cannot be used, is in use, or holds trials that cannot be compared with new ones."""
 
 
-class GateClosed(TrainingError):
+class GateFailed(TrainingError):
     """The weights are not measured, or worse than the thresholds allow; nothing was exported."""
 
 

@@ -20,7 +20,7 @@ from cifar.common.project import class_names
 from cifar.common.training_record import EVALUATION_NAME, read_record
 from training.baseline import measure_baseline
 from training.calibrate import ReliabilityBin, expected_calibration_error, reliability
-from training.corruptions import CORRUPTIONS, STRENGTHS, corrupt
+from training.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from training.data import DATA_FILE, load_dataset
 from training.errors import TrainingError
 from training.model import Classifier, ModelParams, predict_logits, softmax
@@ -29,7 +29,7 @@ from training.weights import WEIGHTS_FILE, load_classifier
 
 BASELINE_NAME = "baseline.json"  # beside the weights that it is of
 METRICS_NAME = "metrics.json"  # beside it: the few of its figures that models are compared by, for `dvc metrics`
-HEADLINES = (
+HEADLINE_METRICS = (
     "accuracy",
     "accuracy_low",
     "accuracy_high",
@@ -44,7 +44,7 @@ _CORRUPTION_SEED = 0  # fixed: two networks are to see the very same pictures
 
 
 @dataclass(frozen=True)
-class ClassFigures:
+class ClassMetrics:
     """How well one class is told from the others.
 
     Attributes:
@@ -68,11 +68,11 @@ class Evaluation:
         calibration_error: mean distance of confidence and accuracy (training/calibrate.py), 0-1.
         calibration_error_before: the same at temperature 1.
         temperature: what the logits were divided by, fitted on the validation images; 1 where it was not.
-        corrupted_accuracy: mean over all corruptions and strengths, 0-1.
+        corrupted_accuracy: mean over all corruptions and severities, 0-1.
         classes: by name.
         confusion: images by true class (row) and predicted class (column).
         reliability: the images by confidence, with the temperature.
-        corruptions: by name, the accuracy at strength 1, 2, … 5 (training/corruptions.py).
+        corruptions: by name, the accuracy at severity 1, 2, … 5 (training/corruptions.py).
         images: in the test set.
         data_digest: of the data set.
         weights_digest: SHA-256 of the weights file.
@@ -87,7 +87,7 @@ class Evaluation:
     calibration_error_before: float
     temperature: float
     corrupted_accuracy: float
-    classes: dict[str, ClassFigures]
+    classes: dict[str, ClassMetrics]
     confusion: list[list[int]]
     reliability: list[ReliabilityBin]
     corruptions: dict[str, list[float]]
@@ -122,7 +122,7 @@ def evaluate(
         calibration_error_before=expected_calibration_error(softmax(logits), labels),
         temperature=temperature,
         corrupted_accuracy=float(np.mean(list(corruptions.values()))),
-        classes=_class_figures(confusion, names),
+        classes=_class_metrics(confusion, names),
         confusion=confusion.tolist(),
         reliability=reliability(probabilities, labels),
         corruptions=corruptions,
@@ -135,9 +135,9 @@ def evaluate(
 def measure_corruptions(
     classifier: Classifier, images: NDArray[np.uint8], labels: NDArray[np.int64]
 ) -> dict[str, list[float]]:
-    """Return the accuracy (0-1) on pictures (N, 32, 32, 3), by corruption, at strength 1, 2, … 5; shows a bar."""
+    """Return the accuracy (0-1) on pictures (N, 32, 32, 3), by corruption, at severity 1, 2, … 5; shows a bar."""
     accuracies: dict[str, list[float]] = {name: [] for name in CORRUPTIONS}
-    passes = list(product(CORRUPTIONS, STRENGTHS))
+    passes = list(product(CORRUPTIONS, SEVERITIES))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
         *columns,
@@ -148,9 +148,9 @@ def measure_corruptions(
         disable=not console.is_terminal,
     ) as progress:
         task = progress.add_task("", total=len(passes))
-        for name, strength in passes:
-            progress.update(task, description=f"{name:16} {strength}")
-            predicted = predict_logits(classifier, corrupt(images, name, strength, _CORRUPTION_SEED)).argmax(axis=1)
+        for name, severity in passes:
+            progress.update(task, description=f"{name:16} {severity}")
+            predicted = predict_logits(classifier, corrupt(images, name, severity, _CORRUPTION_SEED)).argmax(axis=1)
             accuracies[name].append(float((predicted == labels).mean()))
             progress.advance(task)
     return accuracies
@@ -224,7 +224,7 @@ def main(
     write_json(evaluation, weights.parent / EVALUATION_NAME)
     baseline = measure_baseline(images, probabilities, class_names())
     write_baseline(baseline, weights, weights_digest, classifier.temperature)
-    write_json({name: evaluation[name] for name in HEADLINES}, weights.parent / METRICS_NAME)
+    write_json({name: evaluation[name] for name in HEADLINE_METRICS}, weights.parent / METRICS_NAME)
     write_plots(evaluation, images, labels, probabilities, plots)
     console.print(_summary(figures))
 
@@ -234,11 +234,11 @@ def _cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64], tempe
     return torch.nn.functional.cross_entropy(scaled, torch.from_numpy(labels)).item()
 
 
-def _class_figures(confusion: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, ClassFigures]:
+def _class_metrics(confusion: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, ClassMetrics]:
     figures = {}
     for index, name in enumerate(names):
         right, predicted, present = confusion[index, index], confusion[:, index].sum(), confusion[index].sum()
-        figures[name] = ClassFigures(_share(right, predicted), _share(right, present))
+        figures[name] = ClassMetrics(_share(right, predicted), _share(right, present))
     return figures
 
 
@@ -253,8 +253,8 @@ def _summary(figures: Evaluation) -> Group:
     for name, of_class in figures.classes.items():
         classes.add_row(name, _percent(of_class.precision), _percent(of_class.recall))
 
-    corruptions = Table(title="accuracy on corrupted images, by strength")
-    for column in ("corruption", *map(str, STRENGTHS)):
+    corruptions = Table(title="accuracy on corrupted images, by severity")
+    for column in ("corruption", *map(str, SEVERITIES)):
         corruptions.add_column(column, justify="left" if column == "corruption" else "right")
     for name, accuracies in figures.corruptions.items():
         corruptions.add_row(name, *map(_percent, accuracies))

@@ -26,7 +26,7 @@ from cifar.common.training_record import read_record
 from training.data import DATA_FILE, load_dataset
 from training.errors import ExportRefused, ParameterError
 from training.evaluate import read_baseline, read_evaluation
-from training.gate import GateParams, pass_gate
+from training.gate import GateParams, check_gate
 from training.model import EVALUATION_BATCH, Classifier
 from training.params import check_sections, load_params
 from training.weights import WEIGHTS_FILE, load_classifier
@@ -162,7 +162,7 @@ def main(
     params, archive = load_params(ExportParams, given), load_params(ArchiveParams, given)
     thresholds = load_params(GateParams, given)
     if gate:
-        pass_gate(weights, thresholds)
+        check_gate(weights, thresholds)
     classifier = load_classifier(weights, given)
     if data.exists():
         images, kind = load_dataset(data).test_images, "test images"

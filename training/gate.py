@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cifar.common.training_record import EVALUATION_NAME
-from training.errors import GateClosed, ParameterError
+from training.errors import GateFailed, ParameterError
 from training.evaluate import read_evaluation
 
 
@@ -29,7 +29,7 @@ class GateParams:
                 raise ParameterError(f"gate.{key} is {value}; expected a share between 0 and 1")
 
 
-def pass_gate(weights: Path, params: GateParams) -> None:
+def check_gate(weights: Path, params: GateParams) -> None:
     """Compare the figures of weights, measured by `evaluate`, with the thresholds and with the reference.
 
     Args:
@@ -37,17 +37,17 @@ def pass_gate(weights: Path, params: GateParams) -> None:
         params: the thresholds.
 
     Raises:
-        GateClosed: not measured, or too bad; the message says by how much for each figure that is.
+        GateFailed: not measured, or too bad; the message says by how much for each figure that is.
     """
     figures = read_evaluation(weights)
     if figures is None:
-        raise GateClosed(
+        raise GateFailed(
             f"{weights} has no figures of its own in {weights.parent / EVALUATION_NAME}, so nobody knows how "
             f"good it is; measure it: python -m training.evaluate --weights {weights}"
         )
     failures = _below_thresholds(figures, params) + _below_reference(figures, params)
     if failures:
-        raise GateClosed(f"{weights} is not good enough: {'; '.join(failures)}")
+        raise GateFailed(f"{weights} is not good enough: {'; '.join(failures)}")
 
 
 def _below_thresholds(figures: dict[str, Any], params: GateParams) -> list[str]:
@@ -86,7 +86,7 @@ def _below_reference(figures: dict[str, Any], params: GateParams) -> list[str]:
         return []
     shipped = read_evaluation(Path(params.reference))
     if shipped is None:
-        raise GateClosed(
+        raise GateFailed(
             f"gate.reference is {params.reference}, which has no figures of its own in an {EVALUATION_NAME} beside it; "
             "measure it, or set gate.reference=null"
         )

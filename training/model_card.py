@@ -106,7 +106,7 @@ def _facts(folder: Path) -> dict[str, str]:
     over = f"{mean:.2%} ± {deviation:.2%} over {len(seeds)} seeds" if len(seeds) > 1 else "one seed only"
     return {
         "network": f"{record['model']['name']}, filters {', '.join(map(str, record['model']['filters']))}",
-        "looks at": "each picture and its mirror image" if record["model"]["mirror"] else "each picture",
+        "averages over the flipped image": "yes" if record["model"]["flip_tta"] else "no",
         "test accuracy (95 % interval)": (
             f"**{figures['accuracy']:.2%}** ({figures['accuracy_low']:.2%} to {figures['accuracy_high']:.2%})"
         ),
@@ -145,7 +145,7 @@ def _section(folder: Path, beside: Path) -> str:
         _training(record),
         f"### By class\n\n{_classes(figures)}\n\n![Confusion matrix]({link}/confusion.png)",
         f"### Confidence\n\n{_confidence(figures)}\n\n![Reliability diagram]({link}/reliability.png)",
-        f"### Corrupted pictures\n\n{_corruptions(figures)}\n\n![Accuracy by strength]({link}/corruptions.png)",
+        f"### Corrupted pictures\n\n{_corruptions(figures)}\n\n![Accuracy by severity]({link}/corruptions.png)",
     ]
     seeds = read_seeds(folder / WEIGHTS_FILE.name)
     if len(seeds) > 1:
@@ -186,14 +186,14 @@ def _confidence(figures: dict[str, Any]) -> str:
 
 
 def _corruptions(figures: dict[str, Any]) -> str:
-    strengths = range(1, len(next(iter(figures["corruptions"].values()))) + 1)
-    rows = ["| corruption | " + " | ".join(map(str, strengths)) + " |", "|---" + "|---:" * len(strengths) + "|"]
+    severities = range(1, len(next(iter(figures["corruptions"].values()))) + 1)
+    rows = ["| corruption | " + " | ".join(map(str, severities)) + " |", "|---" + "|---:" * len(severities) + "|"]
     rows += [
         f"| {name.replace('_', ' ')} | " + " | ".join(f"{share:.1%}" for share in shares) + " |"
         for name, shares in figures["corruptions"].items()
     ]
     return (
-        f"Accuracy on the test images after ten corruptions in five strengths (after Hendrycks and Dietterich 2019); "
+        f"Accuracy on the test images after ten corruptions in five severities (after Hendrycks and Dietterich 2019); "
         f"{figures['corrupted_accuracy']:.2%} on average.\n\n" + "\n".join(rows)
     )
 

@@ -22,7 +22,7 @@ from cifar.common.mlflow_store import first_contact, import_mlflow, store_addres
 from cifar.common.project import IMAGE_SIZE, MODEL_NAME
 from cifar.common.training_record import EVALUATION_NAME, RECORD_NAME, read_record
 from training.errors import RegistrationRefused
-from training.evaluate import HEADLINES, PLOTS_NAME
+from training.evaluate import HEADLINE_METRICS, PLOTS_NAME
 from training.export import MODEL_FILE
 from training.tracking import RunLog, TrackedRun, choose_experiment, has_run
 from training.weights import WEIGHTS_FILE
@@ -245,7 +245,7 @@ def _version_tags(exported: ExportedModel) -> dict[str, str]:
     """Return what tells versions apart: figures, and what the file was made of."""
     origin = {key: exported.metadata.get(key) for key in ("weights_digest", "git_commit", "data_digest")}
     origin |= {"model_digest": exported.digest, "archive_version": exported.metadata.get("version")}
-    figures = {name: exported.evaluation.get(name) for name in HEADLINES}
+    figures = {name: exported.evaluation.get(name) for name in HEADLINE_METRICS}
     return {key: str(value) for key, value in (figures | origin).items() if value is not None}
 
 

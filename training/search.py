@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 
 from cifar.common.console import run_stage
 from training.data import DATA_FILE, Dataset, load_dataset
-from training.distributed import Workers
+from training.distributed import ProcessGroup
 from training.errors import ParameterError, TrainingDiverged
 from training.interrupt import StopSignals
 from training.model import ModelParams
@@ -110,7 +110,7 @@ def main(
     train = dataclasses.replace(load_params(TrainParams, given), epochs=params.epochs)
     space = SearchSpace(params.space, train, load_params(ModelParams, given))
     space.check_overrides(given)
-    if Workers(train.torch_device()).count > 1:
+    if ProcessGroup(train.torch_device()).count > 1:
         raise ParameterError("a search runs its trials in one process; start it without torchrun")
     dataset = load_dataset(data)
     with open_study(study, {"data_digest": dataset.digest, **space.settings()}, fresh) as opened:

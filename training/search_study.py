@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cifar.common.console import console
 from training.errors import StudyRefused
+from training.params import current_name
 from training.search_space import as_overrides
 
 STUDY_FILE = Path("artifacts/search.db")
@@ -95,7 +96,7 @@ def _check_settings(study: optuna.Study, file: Path, settings: dict[str, Any]) -
     if then is None and not study.get_trials(deepcopy=False):
         study.set_user_attr(_SETTINGS, settings)
         return
-    then = then or {}
+    then = {current_name(key): value for key, value in (then or {}).items()}
     changed = [key for key in settings | then if settings.get(key) != then.get(key)]
     if changed:
         differences = "; ".join(f"{key}: {then.get(key)} then, {settings.get(key)} now" for key in changed)

@@ -16,7 +16,7 @@ from cifar.common.console import console, run_stage
 from cifar.common.files import atomic_write, remove_leftovers, write_json
 from cifar.common.training_record import RECORD_NAME
 from training.data import DATA_FILE, load_dataset
-from training.distributed import Workers
+from training.distributed import ProcessGroup
 from training.interrupt import StopSignals
 from training.model import ModelParams
 from training.optimization import TrainParams
@@ -50,14 +50,14 @@ def train(trainer: Trainer, weights: Path, fresh: bool = False, data: Path = DAT
         TrainingDiverged: the loss is no number any more.
     """
     checkpoint_file = weights.parent / CHECKPOINT_NAME
-    if trainer.workers.first:
+    if trainer.processes.first:
         for name in (weights.name, RECORD_NAME, HISTORY_NAME, CHECKPOINT_NAME):
             remove_leftovers(weights.parent / name)
         if fresh:
             checkpoint_file.unlink(missing_ok=True)
     run_id = _restore(trainer, checkpoint_file)
     with StopSignals() as stop:
-        if not trainer.workers.first:
+        if not trainer.processes.first:
             list(_epochs(trainer, stop))
             return trainer.finished
         with TrackedRun(run_id) as run:
@@ -91,10 +91,10 @@ def main(
     given = overrides or []
     check_sections(given, TrainParams, ModelParams)
     params, model_params = load_params(TrainParams, given), load_params(ModelParams, given)
-    with Workers(params.torch_device()) as workers:
-        trainer = Trainer(load_dataset(data), model_params, params, workers)
+    with ProcessGroup(params.torch_device()) as processes:
+        trainer = Trainer(load_dataset(data), model_params, params, processes)
         finished = train(trainer, weights, fresh, data)
-        if workers.first:
+        if processes.first:
             _tell_end(trainer, weights, finished)
     if not finished:
         sys.exit(130)
@@ -102,12 +102,12 @@ def main(
 
 def _restore(trainer: Trainer, checkpoint_file: Path) -> str | None:
     """Go on from the checkpoint where there is one, and return its MLflow run."""
-    checkpoint = load_checkpoint(checkpoint_file, trainer.settings) if trainer.workers.first else None
-    checkpoint = trainer.workers.broadcast(checkpoint)
+    checkpoint = load_checkpoint(checkpoint_file, trainer.settings) if trainer.processes.first else None
+    checkpoint = trainer.processes.broadcast(checkpoint)
     if checkpoint is None:
         return None
     trainer.restore(checkpoint)
-    if trainer.workers.first:
+    if trainer.processes.first:
         console.print(
             f"{checkpoint_file}: going on after epoch {len(trainer.history)} of an interrupted run "
             "(--fresh starts over)",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.augment import GREY, Augmentation, Draws, augment, draw
+from training.augment import GREY, Augmentation, AugmentationSample, augment, sample_augmentation
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 100, (40, 6, 5, 3), dtype=np.uint8))
 
@@ -15,7 +15,9 @@ def seeded(seed=0):
 
 def augmented(images, crop_padding=0, flip=False, cutout=0, seed=0):
     every = torch.arange(len(images))
-    return augment(images, every, draw(len(images), seeded(seed)), Augmentation(crop_padding, flip, cutout))
+    return augment(
+        images, every, sample_augmentation(len(images), seeded(seed)), Augmentation(crop_padding, flip, cutout)
+    )
 
 
 def crops(image, padding, mirrors=(False, True)):
@@ -38,7 +40,7 @@ def test_nothing_switched_on_changes_nothing():
 
 def test_the_chosen_pictures_come_in_the_order_in_which_they_were_chosen():
     chosen = torch.tensor([7, 3, 3, 39])
-    outputs = augment(IMAGES, chosen, draw(4, seeded()), Augmentation(0, False, 0))
+    outputs = augment(IMAGES, chosen, sample_augmentation(4, seeded()), Augmentation(0, False, 0))
     assert torch.equal(outputs, IMAGES[chosen])
 
 
@@ -93,9 +95,9 @@ def test_the_same_draws_give_the_same_pictures_and_others_do_not():
 
 
 def test_a_part_of_the_draws_is_that_of_its_pictures():
-    whole = draw(10, seeded())
+    whole = sample_augmentation(10, seeded())
     part = whole.part(3, 7)
-    assert isinstance(part, Draws)
+    assert isinstance(part, AugmentationSample)
     augmentation = Augmentation(2, True, 2)
     outputs = augment(IMAGES, torch.arange(10), whole, augmentation)
     assert torch.equal(augment(IMAGES, torch.arange(3, 7), part, augmentation), outputs[3:7])

@@ -31,7 +31,7 @@ def weights(tmp_path):
 
 
 def test_weights_from_elsewhere_get_a_record_with_which_they_are_loaded_as_they_were_calibrated(data, weights):
-    given = ["model.mirror=true", "model.activation=elu", "model.mean=[0.5, 0.5, 0.5]"]
+    given = ["model.flip_tta=true", "model.activation=elu", "model.mean=[0.5, 0.5, 0.5]"]
     plain = load_classifier(weights, given)
     main(given, data, weights)
     dataset = load_dataset(data)
@@ -41,7 +41,7 @@ def test_weights_from_elsewhere_get_a_record_with_which_they_are_loaded_as_they_
     np.testing.assert_array_equal(predict_logits(found, dataset.validation_images), logits)
     record = orjson.loads((weights.parent / "training.json").read_bytes())
     right = float((logits.argmax(1) == dataset.validation_labels).mean())
-    assert (record["model"]["mirror"], record["validation_accuracy"]) == (True, right)
+    assert (record["model"]["flip_tta"], record["validation_accuracy"]) == (True, right)
     # Nobody knows what they were trained on.
     assert describe(weights, "1.0")["data_digest"] is None
 
@@ -50,10 +50,10 @@ def test_what_the_record_said_of_the_training_stays(data, weights):
     main(["model.dropout=0.3"], data, weights)
     path = weights.parent / "training.json"
     path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes()) | {"git_commit": "abc", "best_epoch": 7}))
-    main(["model.mirror=true"], data, weights)
+    main(["model.flip_tta=true"], data, weights)
     record = orjson.loads(path.read_bytes())
     assert (record["git_commit"], record["best_epoch"]) == ("abc", 7)
-    assert (record["model"]["dropout"], record["model"]["mirror"]) == (0.3, True)
+    assert (record["model"]["dropout"], record["model"]["flip_tta"]) == (0.3, True)
 
 
 def test_figures_measured_before_are_no_longer_those_of_the_weights(data, weights):

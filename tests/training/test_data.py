@@ -9,7 +9,7 @@ import pytest
 
 from training.data import PrepareParams, draw_validation, load_dataset, prepare_dataset, save_dataset
 from training.errors import DataError, ParameterError
-from training.picture_folder import read_picture_folder
+from training.image_folder import read_image_folder
 
 LABELS = np.repeat(np.arange(10), [10, 20, 30, 40, 50, 60, 70, 80, 90, 100])
 
@@ -58,7 +58,7 @@ def test_every_training_picture_goes_to_exactly_one_part(tree):
 def test_pictures_keep_their_labels_through_the_split(tree, classes, png):
     for index in range(4):  # one class larger than the others, so that the parts' labels differ
         (tree / "train" / "cat" / f"more{index}.png").write_bytes(png(100 + index))
-    images, labels = read_picture_folder(tree, classes)["train"]
+    images, labels = read_image_folder(tree, classes)["train"]
     label_of = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
     dataset = prepare_dataset(PrepareParams("folder", str(tree), 0.34, 0))
     assert (len(dataset.train_labels), len(dataset.validation_labels)) == (9 + 4, 9 + 2)

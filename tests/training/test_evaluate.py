@@ -15,10 +15,10 @@ from cifar.common.console import console
 from cifar.common.errors import InvalidFile
 from cifar.common.files import digest_file
 from training.calibrate import expected_calibration_error
-from training.corruptions import CORRUPTIONS, STRENGTHS, corrupt
+from training.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from training.data import save_dataset
 from training.errors import ParameterError, TrainingError, WeightsError
-from training.evaluate import HEADLINES, evaluate, main, measure_corruptions, read_evaluation, wilson_interval
+from training.evaluate import HEADLINE_METRICS, evaluate, main, measure_corruptions, read_evaluation, wilson_interval
 from training.model import (
     Classifier,
     ModelParams,
@@ -191,9 +191,9 @@ def test_each_corruption_is_measured_at_each_strength():
     images[2] = 250
     accuracies = measure_corruptions(LightClassifier(), images, np.array([0, 0, 1]))
     assert list(accuracies) == list(CORRUPTIONS)
-    assert all(len(of_one) == len(STRENGTHS) for of_one in accuracies.values())
+    assert all(len(of_one) == len(SEVERITIES) for of_one in accuracies.values())
     assert accuracies["contrast"] == [1.0] * 5
-    lit = [corrupt(images, "brightness", strength, 0).mean(axis=(1, 2, 3)) > 128 for strength in STRENGTHS]
+    lit = [corrupt(images, "brightness", severity, 0).mean(axis=(1, 2, 3)) > 128 for severity in SEVERITIES]
     assert accuracies["brightness"] == pytest.approx([(row == [False, False, True]).mean() for row in lit])
     assert accuracies["brightness"][0] == 1.0
     assert accuracies["brightness"][-1] == pytest.approx(1 / 3)
@@ -221,7 +221,7 @@ def test_the_command_writes_the_figures_of_the_test_part_beside_the_weights(eval
     images, labels, weights = dataset.test_images, dataset.test_labels, evaluated.folder / "weights.pth"
     assert list(written) == KEYS
     headlines = orjson.loads((evaluated.folder / "metrics.json").read_bytes())
-    assert headlines == {name: written[name] for name in HEADLINES}
+    assert headlines == {name: written[name] for name in HEADLINE_METRICS}
     assert written["images"] == 30
     assert written["accuracy"] == pytest.approx((predict_probabilities(classifier, images).argmax(1) == labels).mean())
     assert written["corruptions"] == measure_corruptions(classifier, images, labels)

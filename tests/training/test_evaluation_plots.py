@@ -101,7 +101,7 @@ def test_the_table_of_reliability_has_a_row_for_each_interval_with_images(evalua
 def test_the_table_of_corruptions_has_a_row_for_each_strength(evaluation, tmp_path):
     write_corruptions(evaluation, tmp_path / "corruptions.csv")
     header, *lines = rows(tmp_path / "corruptions.csv")
-    assert header == ["corruption", "strength", "accuracy"]
+    assert header == ["corruption", "severity", "accuracy"]
     assert len(lines) == 50
     assert lines[:2] == [["kind_0", "1", "0.8"], ["kind_0", "2", "0.7"]]
     assert lines[-1] == ["kind_9", "5", "0.45"]

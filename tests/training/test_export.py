@@ -8,7 +8,7 @@ import torch
 from cifar.archives.reference_outputs import synthetic_images
 from cifar.common.files import digest_file
 from training.data import save_dataset
-from training.errors import ExportRefused, GateClosed, ParameterError
+from training.errors import ExportRefused, GateFailed, ParameterError
 from training.evaluate import write_baseline
 from training.export import describe, export, largest_difference, main
 from training.model import ModelParams, build_classifier
@@ -235,12 +235,12 @@ def test_overrides_of_the_model_are_read_and_others_refused(weights):
 
 
 def test_weights_that_do_not_pass_the_gate_are_not_exported(weights):
-    with pytest.raises(GateClosed, match="nobody knows how good it is"):
+    with pytest.raises(GateFailed, match="nobody knows how good it is"):
         main()
     figures = {"accuracy": 0.7, "corrupted_accuracy": 0.6, "calibration_error": 0.0, "data_digest": "d"}
     figures |= {"classes": {"cat": {"recall": 0.7}}, "weights_digest": digest_file(weights)}
     (weights.parent / "evaluation.json").write_bytes(orjson.dumps(figures))
-    with pytest.raises(GateClosed, match=r"10\.00% below gate\.min_accuracy \(80\.00%\)"):
+    with pytest.raises(GateFailed, match=r"10\.00% below gate\.min_accuracy \(80\.00%\)"):
         main(["gate.reference=null", "gate.min_accuracy=0.8"])
     assert not (weights.parent / "model.pt").exists()
     main(["gate.reference=null", "gate.min_accuracy=0.7"])

@@ -9,8 +9,8 @@ import pytest
 
 from cifar.common.files import digest_file, write_json
 from cifar.common.project import class_names
-from training.errors import GateClosed, ParameterError
-from training.gate import GateParams, pass_gate
+from training.errors import GateFailed, ParameterError
+from training.gate import GateParams, check_gate
 from training.params import load_params
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -41,7 +41,7 @@ def measured(tmp_path):
 
 
 def test_good_figures_pass(measured):
-    pass_gate(measured(), LENIENT)
+    check_gate(measured(), LENIENT)
 
 
 @pytest.mark.parametrize(
@@ -54,54 +54,54 @@ def test_good_figures_pass(measured):
     ],
 )
 def test_each_threshold_refuses_and_says_by_how_much(measured, change, message):
-    with pytest.raises(GateClosed, match=re.escape(message)):
-        pass_gate(measured(), dataclasses.replace(LENIENT, **change))
+    with pytest.raises(GateFailed, match=re.escape(message)):
+        check_gate(measured(), dataclasses.replace(LENIENT, **change))
 
 
 def test_a_threshold_that_is_just_met_passes(measured):
-    pass_gate(measured(), GateParams(0.84, 0.6, 0.55, 0.02, None, 0.0))
+    check_gate(measured(), GateParams(0.84, 0.6, 0.55, 0.02, None, 0.0))
 
 
 def test_all_failures_are_told_at_once(measured):
-    with pytest.raises(GateClosed) as caught:
-        pass_gate(measured(), GateParams(0.9, 0.7, 0.6, 0.01, None, 0.0))
+    with pytest.raises(GateFailed) as caught:
+        check_gate(measured(), GateParams(0.9, 0.7, 0.6, 0.01, None, 0.0))
     assert str(caught.value).count(";") == 3
 
 
 @pytest.mark.parametrize("figure", ["accuracy", "corrupted_accuracy", "calibration_error"])
 def test_a_figure_that_is_no_number_does_not_pass(measured, figure):
-    with pytest.raises(GateClosed):
-        pass_gate(measured(**{figure: float("nan")}), LENIENT)
+    with pytest.raises(GateFailed):
+        check_gate(measured(**{figure: float("nan")}), LENIENT)
 
 
 def test_weights_worse_than_the_reference_are_refused_beyond_the_margin(measured):
     reference = measured("reference", accuracy=0.87)
     params = dataclasses.replace(LENIENT, reference=str(reference), max_accuracy_drop=0.02)
     with pytest.raises(
-        GateClosed, match=r"accuracy is 3\.00% below the 87\.00% of .*; .*max_accuracy_drop allows 2\.00%"
+        GateFailed, match=r"accuracy is 3\.00% below the 87\.00% of .*; .*max_accuracy_drop allows 2\.00%"
     ):
-        pass_gate(measured(), params)
-    pass_gate(measured("better", accuracy=0.86), params)
+        check_gate(measured(), params)
+    check_gate(measured("better", accuracy=0.86), params)
 
 
 def test_a_reference_measured_on_other_pictures_is_said_to_be(measured):
     reference = measured("reference", accuracy=0.9, data_digest="other")
-    with pytest.raises(GateClosed, match="measured on other pictures"):
-        pass_gate(measured(), dataclasses.replace(LENIENT, reference=str(reference)))
+    with pytest.raises(GateFailed, match="measured on other pictures"):
+        check_gate(measured(), dataclasses.replace(LENIENT, reference=str(reference)))
 
 
 def test_weights_that_nobody_measured_are_refused_with_the_command(measured):
     weights = measured()
     weights.write_bytes(b"trained again since")
-    with pytest.raises(GateClosed, match=r"python -m training\.evaluate --weights"):
-        pass_gate(weights, LENIENT)
+    with pytest.raises(GateFailed, match=r"python -m training\.evaluate --weights"):
+        check_gate(weights, LENIENT)
 
 
 def test_a_reference_that_nobody_measured_is_refused(measured, tmp_path):
     reference = measured("reference")
     shutil.move(reference.parent / "evaluation.json", tmp_path)
-    with pytest.raises(GateClosed, match=r"gate\.reference is .*gate\.reference=null"):
-        pass_gate(measured(), dataclasses.replace(LENIENT, reference=str(reference)))
+    with pytest.raises(GateFailed, match=r"gate\.reference is .*gate\.reference=null"):
+        check_gate(measured(), dataclasses.replace(LENIENT, reference=str(reference)))
 
 
 @pytest.mark.parametrize("key", ["min_accuracy", "min_class_recall", "max_calibration_error", "max_accuracy_drop"])

@@ -234,7 +234,7 @@ def test_a_picture_with_its_channels_swapped_is_another_picture(classifier, pict
 def test_with_mirror_an_image_and_its_mirror_image_are_told_the_same_by_the_mean_of_their_logits(pictures):
     torch.manual_seed(0)
     plain = build_classifier(ModelParams(hidden_width=8)).eval()
-    mirror = build_classifier(ModelParams(hidden_width=8, mirror=True)).eval()
+    mirror = build_classifier(ModelParams(hidden_width=8, flip_tta=True)).eval()
     mirror.load_state_dict(plain.state_dict())
     scripted = torch.jit.script(mirror)
     with torch.inference_mode():

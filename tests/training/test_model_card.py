@@ -126,7 +126,7 @@ def test_the_card_is_written_with_the_pictures_that_it_links_to(folder, tmp_path
 def test_multiplications_are_those_of_convolutions_and_linear_layers():
     expected = 32 * 32 * 4 * 3 * 9 + 16 * 16 * 5 * 4 * 9 + 8 * 8 * 6 * 5 * 9 + 6 * 16 * 8 + 8 * 10
     assert multiplications(build_classifier(SMALL).eval()) == expected
-    assert multiplications(build_classifier(replace(SMALL, mirror=True)).eval()) == 2 * expected
+    assert multiplications(build_classifier(replace(SMALL, flip_tta=True)).eval()) == 2 * expected
 
 
 @pytest.mark.parametrize("name", ["training.json", "evaluation.json"])

@@ -13,7 +13,7 @@ from training.gate import GateParams
 from training.model import ModelParams
 from training.optimization import TrainParams
 from training.params import Section, check_sections, load_params, params_from
-from training.search_space import SearchParams
+from training.search_space import SearchParams, load_search_params
 
 PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
 SECTIONS: list[type[Section]] = [
@@ -53,6 +53,42 @@ def test_the_values_of_the_file_arrive_as_they_stand(section):
     assert {key: list(value) if isinstance(value, tuple) else value for key, value in read.items()} == DOCUMENT[
         section.SECTION
     ]
+
+
+OLD_NAMES = [
+    (ModelParams, "model", "mirror", "flip_tta", True),
+    (TrainParams, "train", "average_decay", "ema_decay", 0.25),
+]
+
+
+@pytest.mark.parametrize(("section", "name", "old", "new", "value"), OLD_NAMES)
+def test_a_parameter_is_read_by_its_old_name_with_a_warning(tmp_path, capsys, section, name, old, new, value):
+    values = {key: other for key, other in DOCUMENT[name].items() if key != new}
+    file = written(tmp_path, yaml.safe_dump({name: values | {old: value}}))
+    assert getattr(load_params(section, (), file), new) == value
+    assert f"{name}.{old}, which is called {name}.{new} now" in capsys.readouterr().out
+    assert getattr(load_params(section, [f"{name}.{old}={yaml.safe_dump(value)}"], PARAMS), new) == value
+    assert f"the command line has {name}.{old}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("section", "name", "old", "new", "value"), OLD_NAMES)
+def test_a_parameter_under_both_of_its_names_is_rejected(tmp_path, section, name, old, new, value):
+    file = written(tmp_path, yaml.safe_dump({name: DOCUMENT[name] | {old: value}}))
+    with pytest.raises(ParameterError, match=f"{name}.{old} and {name}.{new}, which are one parameter"):
+        load_params(section, (), file)
+    with pytest.raises(ParameterError, match=f"{name}.{old} and {name}.{new}, which are one parameter"):
+        load_params(section, [f"{name}.{old}={value}", f"{name}.{new}={value}"], PARAMS)
+
+
+def test_a_search_space_is_read_by_the_old_names_too(tmp_path, capsys):
+    space = {"train.average_decay": {"low": 0.9, "high": 0.99}}
+    file = written(tmp_path, yaml.safe_dump({"search": DOCUMENT["search"] | {"space": space}}))
+    assert load_search_params((), file).space == {"train.ema_decay": {"low": 0.9, "high": 0.99}}
+    assert "train.average_decay, which is called train.ema_decay now" in capsys.readouterr().out
+    with pytest.raises(ParameterError, match="which are one parameter"):
+        load_search_params(
+            ["search.space.train.ema_decay={low: 0.9, high: 0.99}", "search.space.train.average_decay=null"], file
+        )
 
 
 def test_a_missing_file_is_refused_with_the_way_out(tmp_path):
@@ -121,7 +157,7 @@ def test_a_missing_key_is_refused(tmp_path):
         ("train.momentum=1.0", "below 1"),
         ("train.label_smoothing=1.0", "below 1"),
         ("train.label_smoothing=-0.1", "at least 0"),
-        ("train.average_decay=1.0", "below 1"),
+        ("train.ema_decay=1.0", "below 1"),
         ("train.warmup=1.0", "below 1"),
         ("train.cutout=-1", "at least 0"),
         ("train.cutout=33", "at most the picture's 32 pixels"),

@@ -26,7 +26,7 @@ from PIL import Image
 
 from cifar.common.project import class_names
 from training.data import Dataset
-from training.evaluate import HEADLINES
+from training.evaluate import HEADLINE_METRICS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -137,7 +137,7 @@ def first_run(
         if (REPOSITORY / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, root / name)
-    write_pictures(make_dataset(), root / "data/pictures")
+    write_images(make_dataset(), root / "data/pictures")
     project = Project(root, environment)
     project.set_parameters(
         prepare={"source": "folder", "path": "data/pictures", "validation_fraction": 0.5},
@@ -156,7 +156,7 @@ def first_run(
     return project, output
 
 
-def write_pictures(dataset: Dataset, folder: Path) -> None:
+def write_images(dataset: Dataset, folder: Path) -> None:
     """Write a tree of pictures as `prepare.source: folder` reads it."""
     parts = {"train": (dataset.train_images, dataset.train_labels), "test": (dataset.test_images, dataset.test_labels)}
     for part, (images, labels) in parts.items():
@@ -291,7 +291,7 @@ def test_metrics_show_the_figures_of_the_evaluation(first_run):
     project, _ = first_run
     measured = json.loads((project.root / "artifacts/evaluation.json").read_text())
     (shown,) = project.dvc_json("metrics", "show")[""]["data"].values()
-    assert shown["data"] == {name: measured[name] for name in HEADLINES}
+    assert shown["data"] == {name: measured[name] for name in HEADLINE_METRICS}
 
 
 def test_plots_show_curves_confusion_reliability_corruptions_and_pictures(first_run, tmp_path):
@@ -311,7 +311,7 @@ def test_plots_show_curves_confusion_reliability_corruptions_and_pictures(first_
     assert len(pairs) == 20
     assert {actual for actual, _ in pairs} == set(class_names())
     assert all(0 <= float(row["confidence"]) <= 1 for row in reliability["data"]["values"])
-    assert {row["strength"] for row in corruptions["data"]["values"]} == {"1", "2", "3", "4", "5"}
+    assert {row["severity"] for row in corruptions["data"]["values"]} == {"1", "2", "3", "4", "5"}
     assert corruptions["encoding"]["color"]["field"] == "corruption"  # a line each
     for plot in plots.values():
         assert not re.search(r"<DVC_METRIC_(?!ROW|COLUMN|GROUP)\w+>", json.dumps(plot))  # all filled in

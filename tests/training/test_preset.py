@@ -43,6 +43,12 @@ def test_every_preset_sets_the_same_keys_so_that_each_takes_the_others_back(file
     assert comments(file) == comments(REPOSITORY / "params.yaml")
 
 
+def test_a_preset_sets_a_parameter_that_the_file_has_under_its_old_name(file):
+    file.write_text(file.read_text().replace("  flip_tta: false", "  mirror: false"))
+    assert apply_preset("wide", file)["model.mirror"] == (False, True)
+    assert load_params(ModelParams, (), file).flip_tta
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_is_read_back_by_the_stages(file, name):
     apply_preset(name, file)

@@ -12,7 +12,7 @@ from training.model import ModelParams, build_classifier
 
 def build(seed=0):
     torch.manual_seed(seed)
-    return build_classifier(ModelParams("ImprovedCNN", filters=(4, 4, 4), hidden_width=8, mirror=True)).eval()
+    return build_classifier(ModelParams("ImprovedCNN", filters=(4, 4, 4), hidden_width=8, flip_tta=True)).eval()
 
 
 def read(content):

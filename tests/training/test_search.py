@@ -302,7 +302,7 @@ def searched(session_store, make_dataset, train_params, tmp_path_factory) -> Ite
         mlflow.set_tracking_uri(f"sqlite:///{session_store}")
         yield run_search(
             make_dataset(train=16),
-            train_params(lr=0.05, average_decay=0.0, crop_padding=0),
+            train_params(lr=0.05, ema_decay=0.0, crop_padding=0),
             search_params(space, trials=5, epochs=4, startup_trials=1, warmup_epochs=2),
             tmp_path_factory.mktemp("search") / "search.db",
             (GOOD, SLOW, DIVERGING, IMPOSSIBLE),
@@ -392,7 +392,7 @@ def test_the_searchs_run_has_the_space_what_is_shared_and_the_best_values(search
 
 def test_the_test_part_has_no_influence(store, make_dataset, train_params, tmp_path):
     dataset = make_dataset(train=16)
-    train = train_params(lr=0.05, average_decay=0.0, crop_padding=0)
+    train = train_params(lr=0.05, ema_decay=0.0, crop_padding=0)
     other = dataclasses.replace(
         dataset, test_images=255 - dataset.test_images, test_labels=np.roll(dataset.test_labels, 3)
     )

@@ -26,7 +26,7 @@ from training.params import load_params
 from training.tracking import git_commit
 from training.train import train
 from training.trainer import Trainer
-from training.weights import Checkpoint, load_classifier, load_weights
+from training.weights import Checkpoint, load_classifier, load_tensors, load_weights, write_tensors
 from training.weights import load_checkpoint as load_any_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -202,11 +202,11 @@ def test_the_best_epochs_weights_are_saved_rather_than_the_lasts(
 ):
     scripted_losses(3.0, 1.0, 2.0)
     weights = tmp_path / "out" / "best.pth"
-    trainer = Trainer(make_dataset(), SMALL, train_params(epochs=3, average_decay=0))
+    trainer = Trainer(make_dataset(), SMALL, train_params(epochs=3, ema_decay=0))
     train(trainer, weights)
     assert (len(trainer.history), trainer.best_epoch) == (3, 2)
     scripted_losses(3.0, 1.0)
-    two_epochs = run_whole(make_dataset(), SMALL, train_params(epochs=2, average_decay=0))
+    two_epochs = run_whole(make_dataset(), SMALL, train_params(epochs=2, ema_decay=0))
     saved = load_weights(weights)
     assert same_tensors(saved, two_epochs.classifier.network.state_dict())
     assert not same_tensors(saved, trainer.classifier.network.state_dict())
@@ -363,6 +363,18 @@ def test_a_corrupt_checkpoint_is_refused_by_name(checkpoint, make_dataset, train
     torch.save(SMALL.__dict__ | {"filters": None}, checkpoint)
     with pytest.raises(WeightsError, match=r"no checkpoint of this version.*start over: --fresh, or delete"):
         train(trainer, tmp_path / "best.pth")
+
+
+def test_a_checkpoint_of_the_release_before_is_resumed(checkpoint, make_dataset, train_params):
+    trainer = Trainer(make_dataset(), SMALL, train_params())
+    old = load_tensors(checkpoint)
+    names = {"model.flip_tta": "model.mirror", "train.ema_decay": "train.average_decay"}
+    old["settings"] = {names.get(key, key): value for key, value in old["settings"].items()}
+    old["average"] = old.pop("ema")
+    write_tensors(old, checkpoint)
+    trainer.restore(load_checkpoint(checkpoint, trainer.settings))
+    assert len(trainer.history) == 1
+    assert trainer.run_epoch(NeverStop()) is not None
 
 
 def test_fresh_drops_an_interrupted_run(checkpoint, store, make_dataset, train_params, tmp_path):

@@ -170,6 +170,17 @@ def test_the_record_beside_the_weights_tells_what_shapes_do_not(weights):
     torch.testing.assert_close(classifier.mean, torch.tensor([25.5, 51.0, 76.5]))
 
 
+def test_a_record_of_older_weights_is_read_by_its_own_names(weights):
+    old = {key: value for key, value in plain_values(resolve(SMALL)).items() if key != "flip_tta"} | {"mirror": True}
+    record = {"model": old, "train": {"average_decay": 0.9}}
+    (weights.parent / "training.json").write_bytes(orjson.dumps(record))
+    assert load_classifier(weights).flip_tta
+    read = read_record(weights)
+    assert read is not None
+    assert read["train"] == {"ema_decay": 0.9}
+    assert not load_classifier(weights, ["model.flip_tta=false"]).flip_tta
+
+
 def test_the_temperature_of_the_record_divides_the_logits(weights):
     write_record(weights, SMALL)
     record = orjson.loads((weights.parent / "training.json").read_bytes())

@@ -10,7 +10,7 @@ from PIL import Image
 
 from training.data import PrepareParams, prepare_dataset
 from training.errors import DataError
-from training.picture_folder import read_picture_folder
+from training.image_folder import read_image_folder
 
 
 def pack(tree, archive, mode="w", top=""):
@@ -39,12 +39,12 @@ def prepared(path):
 
 def refused(path, classes):
     with pytest.raises(DataError) as caught:
-        read_picture_folder(path, classes)
+        read_image_folder(path, classes)
     return str(caught.value)
 
 
 def test_a_picture_keeps_its_pixels_and_gets_the_label_of_its_folder(tree, classes):
-    parts = read_picture_folder(tree, classes)
+    parts = read_image_folder(tree, classes)
     images, labels = parts["train"]
     assert images.shape == (20, 32, 32, 3)
     assert (images.dtype.name, labels.dtype.name) == ("uint8", "int64")
@@ -56,7 +56,7 @@ def test_a_picture_keeps_its_pixels_and_gets_the_label_of_its_folder(tree, class
 
 def test_a_grey_picture_becomes_rgb(tree, classes):
     Image.new("L", (32, 32), 77).save(tree / "test" / "ship" / "0000.png")
-    images, _ = read_picture_folder(tree, classes)["test"]
+    images, _ = read_image_folder(tree, classes)["test"]
     assert (images[classes.index("ship")] == 77).all()
 
 
@@ -159,7 +159,7 @@ def test_a_plain_archive_is_refused_wherever_it_is_cut_even_between_two_members(
     with tarfile.open(whole_file) as tar:
         starts = [member.offset for member in tar]
         content_end = tar.offset
-    assert len(read_picture_folder(whole_file, classes)["train"][0]) == 30
+    assert len(read_image_folder(whole_file, classes)["train"][0]) == 30
     for start in (starts[25], starts[40], starts[59], content_end):
         for cut_at in (start - 600, start - 1, start, start + 1, start + 300, start + 511):
             cut = tmp_path / "cut.tar"

@@ -17,7 +17,7 @@ from training.errors import DataError
 Parts = dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]
 
 
-def read_picture_folder(path: Path, classes: tuple[str, ...]) -> Parts:
+def read_image_folder(path: Path, classes: tuple[str, ...]) -> Parts:
     """Read a tree of image files, or a tar of one (plain, gz, bz2 or xz; never unpacked to disk).
 
     Pixels are those that the server sees when the file is sent to it: sizes other than 32×32 are resized by the same
