@@ -95,7 +95,7 @@ def _good_multipart(images: NDArray[np.uint8]) -> list[Request]:
 
 
 def picture(pixels: NDArray[np.uint8] | Image.Image, format_: str, **options: Any) -> bytes:
-    """Encode a picture."""
+    """Encode an image."""
     file = io.BytesIO()
     (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(file, format_, **options)
     return file.getvalue()
@@ -334,11 +334,11 @@ def _change_node(container: Any, place: Any, rng: Rng) -> None:
         container[place] = json.loads(json.dumps(rng.choice(_VALUES)))
 
 
-# Pictures
+# Images
 
 
 def _change_png(request: Request, rng: Rng) -> Request:
-    """Change the header and mend its check sum, or put a chunk behind it."""
+    """Change the header and fix its check sum, or put a chunk behind it."""
     body = request.body
     if len(body) < 33:
         return _flip_bits(request, rng)

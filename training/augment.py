@@ -1,4 +1,4 @@
-"""Data augmentation on whole batches of uint8 pictures, where the data set lies: in memory, or on the GPU."""
+"""Data augmentation on whole batches of uint8 images, where the data set lies: in memory, or on the GPU."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to a picture.
+    """What may happen to an image.
 
     Attributes:
-        crop_padding: a crop of the picture's own size, from the picture with so many pixels of its own mirror image
+        crop_padding: a crop of the image's own size, from the image with N pixels of its own mirror image
             around it; 0 leaves it where it is.
         flip: mirror left to right with probability 0.5.
         cutout: side in pixels of a grey square at a random place, which may lie partly outside (DeVries and Taylor
@@ -35,7 +35,7 @@ class AugmentationSample:
     hole: Tensor  # (N, 2) in 0-1: row and column of the cutout's centre
 
     def part(self, start: int, stop: int) -> "AugmentationSample":
-        """Return the sample of the pictures `start` to `stop`."""
+        """Return the sample of the images `start` to `stop`."""
         return AugmentationSample(self.mirrored[start:stop], self.corner[start:stop], self.hole[start:stop])
 
 
@@ -45,21 +45,21 @@ GREY = 120  # of 255: the mean of CIFAR-10's pixels over all channels
 def sample_augmentation(
     count: int, generator: torch.Generator, device: torch.device | None = None
 ) -> AugmentationSample:
-    """Draw for `count` pictures from `generator`, which is on the CPU: every device then sees the same pictures."""
+    """Draw for `count` images from `generator`, which is on the CPU: every device then sees the same images."""
     mirrored = torch.rand(count, generator=generator) < 0.5
     places = torch.rand(2, count, 2, generator=generator)
     return AugmentationSample(mirrored.to(device), places[0].to(device), places[1].to(device))
 
 
 def augment(images: Tensor, chosen: Tensor, sample: AugmentationSample, augmentation: Augmentation) -> Tensor:
-    """Take pictures out of the data set, cropped, mirrored and cut out as drawn.
+    """Take images out of the data set, cropped, mirrored and cut out as sampled.
 
     Choosing, crop and mirror are one look-up of pixels by index, so the cost hardly depends on what is switched on.
 
     Args:
         images: (M, H, W, C), any type; not changed.
         chosen: (N,) indices into `images`.
-        sample: of these N pictures.
+        sample: of these N images.
         augmentation: what to do.
 
     Returns:

@@ -8,14 +8,14 @@ TrainingError            a CifarError (cifar/common/errors.py)
 ├── StudyRefused         a search's study is in use, or holds trials of other settings
 ├── GateFailed           the weights are not measured, or not good enough to export
 ├── ExportRefused        the TorchScript file would not answer as the network does
-└── RegistrationRefused  model, weights, record or figures are missing, or not of one training
+└── RegistrationRefused  model, weights, record or metrics are missing, or not of one training
 """
 
 from cifar.common.errors import CifarError
 
 
 class TrainingError(CifarError):
-    """Anything a user can mend; the message says what came, what was expected and how to mend it."""
+    """Anything a user can fix; the message says what came, what was expected and how to fix it."""
 
 
 class ParameterError(TrainingError):
@@ -47,4 +47,4 @@ class ExportRefused(TrainingError):
 
 
 class RegistrationRefused(TrainingError):
-    """The exported model, its weights, their record or their figures are missing, or not of one training."""
+    """The exported model, its weights, their record or their metrics are missing, or not of one training."""

@@ -28,7 +28,7 @@ from training.params import check_sections
 from training.weights import WEIGHTS_FILE, load_classifier
 
 BASELINE_NAME = "baseline.json"  # beside the weights that it is of
-METRICS_NAME = "metrics.json"  # beside it: the few of its figures that models are compared by, for `dvc metrics`
+METRICS_NAME = "metrics.json"  # beside it: the few of its metrics that models are compared by, for `dvc metrics`
 HEADLINE_METRICS = (
     "accuracy",
     "accuracy_low",
@@ -40,12 +40,12 @@ HEADLINE_METRICS = (
 )
 PLOTS_NAME = "plots"  # the folder beside it
 
-_CORRUPTION_SEED = 0  # fixed: two networks are to see the very same pictures
+_CORRUPTION_SEED = 0  # fixed: two networks are to see the very same images
 
 
 @dataclass(frozen=True)
 class ClassMetrics:
-    """How well one class is told from the others.
+    """How well one class is distinguished from the others.
 
     Attributes:
         precision: share of the images predicted to be of the class that are, 0-1; None when it is never predicted.
@@ -104,7 +104,7 @@ def evaluate(
     data_digest: str,
     weights_digest: str,
 ) -> Evaluation:
-    """Compute the figures from logits (N, 10), true class indices (N,) and what `measure_corruptions` returned."""
+    """Compute the metrics from logits (N, 10), true class indices (N,) and what `measure_corruptions` returned."""
     probabilities = softmax(logits, temperature)
     count, names = len(labels), class_names()
     confusion = np.zeros((len(names), len(names)), dtype=np.int64)
@@ -135,7 +135,7 @@ def evaluate(
 def measure_corruptions(
     classifier: Classifier, images: NDArray[np.uint8], labels: NDArray[np.int64]
 ) -> dict[str, list[float]]:
-    """Return the accuracy (0-1) on pictures (N, 32, 32, 3), by corruption, at severity 1, 2, … 5; shows a bar."""
+    """Return the accuracy (0-1) on images (N, 32, 32, 3), by corruption, at severity 1, 2, … 5; shows a bar."""
     accuracies: dict[str, list[float]] = {name: [] for name in CORRUPTIONS}
     passes = list(product(CORRUPTIONS, SEVERITIES))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -166,15 +166,15 @@ def wilson_interval(right: int, count: int) -> tuple[float, float]:
 
 
 def read_evaluation(weights: Path) -> dict[str, Any] | None:
-    """Return the figures beside a weights file; None where there are none, or where they are of other weights.
+    """Return the metrics beside a weights file; None where there are none, or where they are of other weights.
 
-    Of another temperature are those that were measured before the weights were calibrated anew.
+    Of another temperature are those that were measured before the weights were calibrated again.
     """
-    figures = read_json(weights.parent / EVALUATION_NAME)
-    if not figures or figures.get("weights_digest") != digest_file(weights):
+    metrics = read_json(weights.parent / EVALUATION_NAME)
+    if not metrics or metrics.get("weights_digest") != digest_file(weights):
         return None
     temperature = (read_record(weights) or {}).get("temperature", 1.0)
-    return figures if figures.get("temperature", temperature) == temperature else None
+    return metrics if metrics.get("temperature", temperature) == temperature else None
 
 
 def write_baseline(baseline: dict[str, Any], weights: Path, weights_digest: str, temperature: float) -> None:
@@ -187,7 +187,7 @@ def write_baseline(baseline: dict[str, Any], weights: Path, weights_digest: str,
 def read_baseline(weights: Path, weights_digest: str, temperature: float) -> dict[str, Any] | None:
     """Return the baseline beside a weights file; None where there is none, or where it is of others.
 
-    Of others is one that was measured before the weights were calibrated anew, too: confidences were others then.
+    Of others is one that was measured before the weights were calibrated again, too: confidences were others then.
 
     Raises:
         WeightsError: the file is no JSON object.
@@ -204,9 +204,9 @@ def read_baseline(weights: Path, weights_digest: str, temperature: float) -> dic
 def main(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="model.KEY=VALUE…")] = None,
     data: Annotated[Path, typer.Option(help="the prepared data set")] = DATA_FILE,
-    weights: Annotated[Path, typer.Option(help="the weights to measure; the figures go beside them")] = WEIGHTS_FILE,
+    weights: Annotated[Path, typer.Option(help="the weights to measure; the metrics go beside them")] = WEIGHTS_FILE,
 ) -> None:
-    """Measure weights on the test images, as they are and corrupted; write the figures, and plots of them."""
+    """Measure weights on the test images, as they are and corrupted; write the metrics, and plots of them."""
     check_sections(overrides or [], ModelParams)
     try:
         # Here, and before the minutes of work: `export` reads evaluations where only the serving packages are.
@@ -218,15 +218,15 @@ def main(
     images, labels = dataset.test_images, dataset.test_labels
     logits = predict_logits(classifier, images)
     corruptions = measure_corruptions(classifier, images, labels)
-    figures = evaluate(logits, labels, classifier.temperature, corruptions, dataset.digest, weights_digest)
-    evaluation, plots = asdict(figures), weights.parent / PLOTS_NAME
-    probabilities = softmax(logits, figures.temperature)
+    metrics = evaluate(logits, labels, classifier.temperature, corruptions, dataset.digest, weights_digest)
+    evaluation, plots = asdict(metrics), weights.parent / PLOTS_NAME
+    probabilities = softmax(logits, metrics.temperature)
     write_json(evaluation, weights.parent / EVALUATION_NAME)
     baseline = measure_baseline(images, probabilities, class_names())
     write_baseline(baseline, weights, weights_digest, classifier.temperature)
     write_json({name: evaluation[name] for name in HEADLINE_METRICS}, weights.parent / METRICS_NAME)
     write_plots(evaluation, images, labels, probabilities, plots)
-    console.print(_summary(figures))
+    console.print(_summary(metrics))
 
 
 def _cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float) -> float:
@@ -235,39 +235,39 @@ def _cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64], tempe
 
 
 def _class_metrics(confusion: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, ClassMetrics]:
-    figures = {}
+    metrics = {}
     for index, name in enumerate(names):
         right, predicted, present = confusion[index, index], confusion[:, index].sum(), confusion[index].sum()
-        figures[name] = ClassMetrics(_share(right, predicted), _share(right, present))
-    return figures
+        metrics[name] = ClassMetrics(_share(right, predicted), _share(right, present))
+    return metrics
 
 
 def _share(part: np.int64, whole: np.int64) -> float | None:
     return float(part / whole) if whole else None
 
 
-def _summary(figures: Evaluation) -> Group:
-    classes = Table(title=f"{figures.images:,} test images")
+def _summary(metrics: Evaluation) -> Group:
+    classes = Table(title=f"{metrics.images:,} test images")
     for column in ("class", "precision", "recall"):
         classes.add_column(column, justify="left" if column == "class" else "right")
-    for name, of_class in figures.classes.items():
+    for name, of_class in metrics.classes.items():
         classes.add_row(name, _percent(of_class.precision), _percent(of_class.recall))
 
     corruptions = Table(title="accuracy on corrupted images, by severity")
     for column in ("corruption", *map(str, SEVERITIES)):
         corruptions.add_column(column, justify="left" if column == "corruption" else "right")
-    for name, accuracies in figures.corruptions.items():
+    for name, accuracies in metrics.corruptions.items():
         corruptions.add_row(name, *map(_percent, accuracies))
 
     whole = Table(show_header=False)
-    interval = f"{figures.accuracy_low:.2%} to {figures.accuracy_high:.2%}"
+    interval = f"{metrics.accuracy_low:.2%} to {metrics.accuracy_high:.2%}"
     for row in (
-        ("accuracy", f"{figures.accuracy:.2%} ({interval})"),
-        ("among the two most probable", f"{figures.top2_accuracy:.2%}"),
-        ("accuracy, corrupted", f"{figures.corrupted_accuracy:.2%}"),
-        ("calibration error", f"{figures.calibration_error:.2%}"),
-        (f"before temperature {figures.temperature:.3f}", f"{figures.calibration_error_before:.2%}"),
-        ("loss", f"{figures.loss:.4f}"),
+        ("accuracy", f"{metrics.accuracy:.2%} ({interval})"),
+        ("among the two most probable", f"{metrics.top2_accuracy:.2%}"),
+        ("accuracy, corrupted", f"{metrics.corrupted_accuracy:.2%}"),
+        ("calibration error", f"{metrics.calibration_error:.2%}"),
+        (f"before temperature {metrics.temperature:.3f}", f"{metrics.calibration_error_before:.2%}"),
+        ("loss", f"{metrics.loss:.4f}"),
     ):
         whole.add_row(*row)
     return Group(classes, corruptions, whole)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cifar.common.files import atomic_write
 from cifar.common.project import class_names
 
-MISTAKES = 24  # pictures in the gallery
+MISTAKES = 24  # images in the gallery
 _GALLERY_COLUMNS = 6
 
 _BLUE, _LIGHT_BLUE, _RED, _GREY = "#1f6fb2", "#a9cbe8", "#d1495b", "#8a8f98"
@@ -110,7 +110,7 @@ def draw_reliability(evaluation: Mapping[str, Any], path: Path) -> None:
 
 
 def draw_corruptions(evaluation: Mapping[str, Any], path: Path) -> None:
-    """Draw the accuracy on corrupted pictures by severity, from the content of `evaluation.json`, as PNG."""
+    """Draw the accuracy on corrupted images by severity, from the content of `evaluation.json`, as PNG."""
     corruptions = evaluation["corruptions"]
     with _drawing(path, 9.0, 4.2) as figure:
         panels = figure.subplots(2, 5, sharex=True, sharey=True)
@@ -135,7 +135,7 @@ def draw_mistakes(
 ) -> None:
     """Draw the MISTAKES most confident mistakes, the most confident first, as PNG.
 
-    It shows pictures of the data set, so it does not belong into the repository.
+    It shows images of the data set, so it does not belong into the repository.
 
     Args:
         images: (N, 32, 32, 3).
@@ -159,7 +159,7 @@ def draw_mistakes(
 
 @contextmanager
 def _drawing(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """Give a figure of so many inches, and write it when the block ends well, whole or not at all.
+    """Give a figure of a size in inches, and write it when the block ends well, whole or not at all.
 
     A Figure of its own, without pyplot, is drawn by Agg and forgotten: no window, no state, no display.
     """

@@ -13,7 +13,7 @@ from cifar.common.project import IMAGE_SIZE
 from training.errors import ParameterError, WeightsError
 
 CLASS_COUNT = 10
-EVALUATION_BATCH = 128  # images: fits the caches (500: a quarter slower on two cores); no figure depends on it
+EVALUATION_BATCH = 128  # images: fits the caches (500: a quarter slower on two cores); no metric depends on it
 
 _ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU, "gelu": nn.GELU, "silu": nn.SiLU}
 
@@ -121,7 +121,7 @@ class ImprovedCNN(nn.Module):
     """Three convolutions with batch normalisation, two fully connected layers with dropout between them.
 
     Parameters and errors are those of SimpleCNN. Without batch normalisation its state dict has the keys of conv1,
-    conv2, conv3, fc1 and fc2 only, so that a `best_cnn_model.pth` trained elsewhere loads.
+    conv2, conv3, fc1 and fc2 only, so that a `best_cnn_model.pth` trained by other code loads.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ def build_classifier(params: ModelParams) -> Classifier:
 
 @torch.inference_mode()
 def predict_probabilities(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Run pictures (N, 32, 32, 3) through the classifier, to the probabilities (N, 10) that it serves."""
+    """Run images (N, 32, 32, 3) through the classifier, to the probabilities (N, 10) that it serves."""
     batches = torch.from_numpy(images).split(EVALUATION_BATCH)
     probabilities: NDArray[np.float32] = torch.cat([classifier(batch) for batch in batches]).numpy()
     return probabilities

@@ -49,8 +49,8 @@ class TrainParams:
             _require(0 <= getattr(self, key) < 1, key, getattr(self, key), "at least 0 and below 1")
         _require(self.lr > 0, "lr", self.lr, "above 0")
         _require(0 < self.plateau_factor < 1, "plateau_factor", self.plateau_factor, "between 0 and 1")
-        _require(self.crop_padding <= 31, "crop_padding", self.crop_padding, "below the picture's 32 pixels")
-        _require(self.cutout <= 32, "cutout", self.cutout, "at most the picture's 32 pixels")
+        _require(self.crop_padding <= 31, "crop_padding", self.crop_padding, "below the image's 32 pixels")
+        _require(self.cutout <= 32, "cutout", self.cutout, "at most the image's 32 pixels")
         _require(self.seed < 2**63, "seed", self.seed, "below 2**63")
         if self.device == "cuda":
             _require(torch.cuda.is_available(), "device", self.device, "cpu or auto: PyTorch sees no GPU here")
@@ -129,7 +129,7 @@ class Schedule:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Resume from there."""
         (self._plateau or self._multiplier).load_state_dict(state)  # type: ignore[union-attr]
 
 

@@ -72,7 +72,7 @@ Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
 _SECTIONS: dict[str, type[TrainParams] | type[ModelParams]] = {"train": TrainParams, "model": ModelParams}
 _NOT_SEARCHED = {
     "train.epochs": "every trial has search.epochs",
-    "train.seed": "a seed with a better figure is luck, not a better setting",
+    "train.seed": "a seed with a better metric is luck, not a better setting",
 }
 
 
@@ -88,7 +88,7 @@ class SearchSpace:
 
     Raises:
         ParameterError: an unknown key, a range or a list that makes no sense, or an end of a range or a value that the
-            section or the network refuses; the message names the key.
+            section or the network rejects; the message names the key.
 
     Attributes:
         distributions: `section.key` to what `Study.ask` takes.
@@ -126,7 +126,7 @@ class SearchSpace:
         return values
 
     def settings(self) -> dict[str, Any]:
-        """Return what figures of trials depend on besides their values: the space, and what the trials share."""
+        """Return what metrics of trials depend on besides their values: the space, and what the trials share."""
         shared = {f"{name}.{key}": value for name, section in self._shared.items() for key, value in section.items()}
         space = {f"search.space.{key}": _describe(value) for key, value in self.distributions.items()}
         settings = space | {key: value for key, value in shared.items() if key not in self.distributions}
@@ -135,7 +135,7 @@ class SearchSpace:
         return plain
 
     def check_overrides(self, overrides: Sequence[str]) -> None:
-        """Refuse an override of a parameter that each trial sets itself: it would be a silent no-op."""
+        """Reject an override of a parameter that each trial sets itself: it would be a silent no-op."""
         for override in overrides:
             key = current_name(override.partition("=")[0])
             if key in self.distributions:

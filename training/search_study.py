@@ -24,7 +24,7 @@ from training.search_space import as_overrides
 STUDY_FILE = Path("artifacts/search.db")
 STUDY_NAME = "cifar"
 RUN_KEY = "mlflow_run"  # attribute of the study and of each trial: its run
-_SETTINGS = "settings"  # attribute of the study: what its figures depend on
+_SETTINGS = "settings"  # attribute of the study: what its metrics depend on
 _REDOES = "redoes"  # attribute of a trial: number of the one that did not come to its end
 REASON_KEY = "reason"  # attribute of a trial: why it could not be trained
 _SHOWN = 5  # trials in the table: the best ones
@@ -36,7 +36,7 @@ def open_study(file: Path, settings: dict[str, Any], fresh: bool = False) -> Ite
 
     Args:
         file: of SQLite.
-        settings: what the figures of all its trials depend on: data, space, and what the trials share.
+        settings: what the metrics of all its trials depend on: data, space, and what the trials share.
         fresh: drop the study that the file holds.
 
     Raises:
@@ -67,15 +67,15 @@ def ended_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """Return the trial with the best figure; None where none came to its end."""
+    """Return the trial with the best metric; None where none came to its end."""
     return study.best_trial if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) else None
 
 
 def redo_unfinished(study: optuna.Study) -> list[FrozenTrial]:
     """Queue the values of trials that a signal, an error or the end of the process cut short.
 
-    Optuna's heartbeats are for several processes that share a study: they tell a dead trial from a slow one after
-    minutes. Here a trial that is still running belongs to a process that is gone, as the file is ours alone.
+    Optuna's heartbeats are for several processes that share a study: they distinguish a dead trial from a slow one
+    after minutes. Here a trial that is still running belongs to a process that is gone, as the file is ours alone.
 
     Returns:
         The trials that looked as if they were running.
@@ -101,7 +101,7 @@ def _check_settings(study: optuna.Study, file: Path, settings: dict[str, Any]) -
     if changed:
         differences = "; ".join(f"{key}: {then.get(key)} then, {settings.get(key)} now" for key in changed)
         raise StudyRefused(
-            f"{file} is a search with other settings, whose figures cannot be compared ({differences}); go on with "
+            f"{file} is a search with other settings, whose metrics cannot be compared ({differences}); resume with "
             "those settings, name another file with --study, or drop that search with --fresh"
         )
 

@@ -1,4 +1,4 @@
-"""One training run: its network, optimiser, schedule and chance, epoch by epoch."""
+"""One training run: its network, optimiser, schedule and randomness, epoch by epoch."""
 
 import math
 import time
@@ -26,16 +26,16 @@ class Trainer:
     """One run, and what has come of it so far.
 
     Args:
-        dataset: pictures and labels; the test part is not looked at.
+        dataset: images and labels; the test part is not looked at.
         model_params: the network.
         params: how to train it.
         processes: those that share the work; this one alone when left out.
 
     Raises:
-        ParameterError: more processes than pictures in a batch.
+        ParameterError: more processes than images in a batch.
 
     Attributes:
-        history: one row an epoch: the figures that `run_epoch` returns.
+        history: one row an epoch: the metrics that `run_epoch` returns.
         best_epoch: the one with the lowest validation loss; 1 is the first, 0: none yet.
         best_weights: its state dict (that of the averaged network, where weights are averaged).
         best_temperature: fitted on the validation images with these weights.
@@ -82,7 +82,7 @@ class Trainer:
         """Train one epoch and validate it.
 
         Returns:
-            The epoch's figures, by name; None when a signal stopped it in the middle.
+            The epoch's metrics, by name; None when a signal stopped it in the middle.
 
         Raises:
             TrainingDiverged: the loss is no number any more.
@@ -100,7 +100,7 @@ class Trainer:
                 f"the validation loss of epoch {len(self.history) + 1} is {loss}; train.lr "
                 f"({self.params.lr:g}) is too high for this network"
             )
-        figures = {
+        metrics = {
             "train_loss": trained[0],
             "train_accuracy": trained[1],
             "validation_loss": loss,
@@ -109,16 +109,16 @@ class Trainer:
             "images_per_second": len(self.train_part[1]) / seconds,
         }
         self.schedule.after_epoch(loss)
-        self.history.append(figures)
+        self.history.append(metrics)
         if self.best_epoch == 0 or loss < self.history[self.best_epoch - 1]["validation_loss"]:
             self.best_epoch = len(self.history)
             best = self._evaluated.network.state_dict()
             self.best_weights = {name: tensor.cpu().clone() for name, tensor in best.items()}
             self.best_temperature = fit_temperature(logits.cpu(), labels.cpu())
-        return figures
+        return metrics
 
     def checkpoint(self, run_id: str) -> Checkpoint:
-        """Return all that a later process needs to go on from here."""
+        """Return all that a later process needs to resume from here."""
         return Checkpoint(
             settings=self.settings,
             run_id=run_id,
@@ -136,7 +136,7 @@ class Trainer:
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint of the same settings."""
+        """Resume from a checkpoint of the same settings."""
         self.history = checkpoint.history
         self.best_epoch = checkpoint.best_epoch
         self.best_weights = checkpoint.best_weights
@@ -152,7 +152,7 @@ class Trainer:
             torch.cuda.set_rng_state(checkpoint.cuda_random, self.device)
 
     def _train_epoch(self, stop: StopSignals) -> tuple[float, float] | None:
-        """Return the mean loss and the accuracy over the epoch's augmented pictures."""
+        """Return the mean loss and the accuracy over the epoch's augmented images."""
         count = len(self.train_part[1])
         order = torch.randperm(count, generator=self.generator).to(self.device)
         sample = sample_augmentation(count, self.generator, self.device)
@@ -195,7 +195,7 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self) -> Tensor:
-        """Return the logits (N, 10) of the validation pictures."""
+        """Return the logits (N, 10) of the validation images."""
         self._evaluated.eval()
         self.processes.copy_buffers(self._evaluated.network)
         images = self.validation_part[0]

@@ -117,7 +117,7 @@ def load_classifier(path: Path, overrides: Sequence[str] = ()) -> Classifier:
 
     Raises:
         WeightsError: unreadable, or the tensors do not fit the network.
-        ParameterError: an override is refused.
+        ParameterError: an override is rejected.
     """
     weights, note = find_state_dict(load_tensors(path), path)
     params = _params_of(weights, path, overrides)
@@ -135,8 +135,8 @@ def load_classifier(path: Path, overrides: Sequence[str] = ()) -> Classifier:
 def find_params(path: Path, overrides: Sequence[str] = ()) -> ModelParams:
     """Return the parameters of the network that a weights file is of.
 
-    They come from the record beside it; weights trained elsewhere have none, and theirs are read off the shapes. Those
-    that shapes do not tell (activation, mean, std) have this project's defaults, but for the order of pool and
+    They come from the record beside it; external checkpoints have none, and theirs are read off the shapes. Those
+    that shapes do not show (activation, mean, std) have this project's defaults, but for the order of pool and
     normalisation, which is the usual one. Arguments and errors are those of `load_classifier`.
     """
     return _params_of(load_weights(path), path, overrides)
@@ -234,6 +234,6 @@ def load_checkpoint(path: Path, settings: dict[str, Any]) -> Checkpoint | None:
         differences = ", ".join(f"{key} {then.get(key)} then, {settings.get(key)} now" for key in changed)
         raise WeightsError(
             f"{path} is of a run with other settings ({differences}), interrupted after epoch "
-            f"{len(checkpoint.history)}; go on with those settings, or {advice}"
+            f"{len(checkpoint.history)}; resume with those settings, or {advice}"
         )
     return checkpoint

@@ -1,4 +1,4 @@
-"""The corruptions, on pictures made here: each has a property that can be computed or counted."""
+"""The corruptions, on images made here: each has a property that can be computed or counted."""
 
 import io
 
@@ -54,7 +54,7 @@ def test_the_shape_stays_and_the_input_is_not_changed(name, pictures):
 
 
 @every_corruption
-def test_a_harder_strength_changes_the_pictures_more(name, pictures):
+def test_a_harder_strength_changes_the_images_more(name, pictures):
     changes = [np.abs(corrupt(pictures, name, severity, 0) - pictures.astype(float)).mean() for severity in SEVERITIES]
     assert changes[0] > 0.3
     assert changes == sorted(set(changes))
@@ -62,12 +62,12 @@ def test_a_harder_strength_changes_the_pictures_more(name, pictures):
 
 
 @every_corruption
-def test_the_same_seed_gives_the_same_pictures(name, pictures):
+def test_the_same_seed_gives_the_same_images(name, pictures):
     np.testing.assert_array_equal(corrupt(pictures, name, 3, 7), corrupt(pictures, name, 3, 7))
 
 
 @pytest.mark.parametrize("name", ["gaussian_noise", "shot_noise", "impulse_noise", "motion_blur", "fog"])
-def test_another_seed_gives_other_pictures_and_no_two_pictures_the_same_chance(name, pictures):
+def test_another_seed_gives_other_images_and_no_two_images_the_same_randomness(name, pictures):
     same = np.repeat(pictures[:1], 2, axis=0)
     corrupted = corrupt(same, name, 3, 0)
     assert (corrupted[0] != corrupted[1]).any()
@@ -75,7 +75,7 @@ def test_another_seed_gives_other_pictures_and_no_two_pictures_the_same_chance(n
 
 
 @every_corruption
-def test_pictures_behind_the_first_batch_are_corrupted_too(name, pictures):
+def test_images_behind_the_first_batch_are_corrupted_too(name, pictures):
     many = np.resize(pictures, (1001, 32, 32, 3))  # 500, 500 and 1
     corrupted = corrupt(many, name, 3, 0)
     changes = np.abs(corrupted - many.astype(float)).mean(axis=(1, 2, 3))
@@ -85,23 +85,23 @@ def test_pictures_behind_the_first_batch_are_corrupted_too(name, pictures):
 
 
 @every_corruption
-def test_no_pictures_are_no_pictures(name):
+def test_no_images_are_no_images(name):
     assert corrupt(grey(0, count=0), name, 1, 0).shape == (0, 32, 32, 3)
 
 
 @pytest.mark.parametrize("severity", [0, 6, -1, 2.5])
-def test_a_strength_that_is_none_is_refused(severity):
+def test_a_strength_that_is_none_is_rejected(severity):
     with pytest.raises(ValueError, match=f"severity is {severity}; expected 1 to 5"):
         corrupt(grey(0), "fog", severity, 0)
 
 
-def test_an_unknown_corruption_is_refused_and_the_known_ones_are_named():
+def test_an_unknown_corruption_is_rejected_and_the_known_ones_are_named():
     with pytest.raises(ValueError, match=r"unknown corruption 'rain'; known: gaussian_noise, .*pixelate"):
         corrupt(grey(0), "rain", 1, 0)
 
 
 @pytest.mark.parametrize("images", [grey(0).astype(np.float32), grey(0)[0], grey(0)[:, :16], grey(0)[..., :1]])
-def test_what_is_no_batch_of_pictures_is_refused(images):
+def test_what_is_no_batch_of_images_is_rejected(images):
     with pytest.raises(ValueError, match="expected uint8"):
         corrupt(images, "fog", 1, 0)
 
@@ -155,7 +155,7 @@ def test_motion_blur_spreads_a_point_along_a_line_of_the_stated_length(severity)
     points = grey(0, 200)
     points[:, 16, 16] = 255
     coloured = corrupt(points, "motion_blur", severity, 0)
-    assert (coloured == coloured[..., :1]).all()  # the three colours of a picture move together
+    assert (coloured == coloured[..., :1]).all()  # the three colours of an image move together
     blurred = coloured[..., 0].astype(float)
     np.testing.assert_allclose(blurred.sum(axis=(1, 2)), 255, rtol=0.07)
     rows, columns = np.indices((32, 32)) - 16
@@ -172,7 +172,7 @@ def test_motion_blur_spreads_a_point_along_a_line_of_the_stated_length(severity)
 
 @pytest.mark.parametrize("severity", SEVERITIES)
 @pytest.mark.parametrize("name", ["gaussian_blur", "motion_blur", "pixelate", "contrast"])
-def test_a_picture_of_one_colour_stays_as_it_is(name, severity):
+def test_a_image_of_one_colour_stays_as_it_is(name, severity):
     """Edges included: none of them is darkened by what lies outside."""
     one_colour = grey(0)
     one_colour[:] = (200, 90, 30)

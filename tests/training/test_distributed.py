@@ -66,7 +66,7 @@ def run(arguments, folder, environment):
     return done.stdout
 
 
-def figures(weights):
+def metrics(weights):
     record = orjson.loads((weights.parent / "training.json").read_bytes())
     return [
         {key: value for key, value in row.items() if key != "images_per_second"} for row in record["history"]
@@ -82,8 +82,8 @@ def test_several_processes_agree_with_one_but_for_the_order_of_additions(project
     output = run(several, project, environment)
     # Only the first of them reports.
     assert sum(line.startswith("epoch") for line in output.splitlines()) == 3
-    history, record = figures(alone)
-    shared_history, shared_record = figures(together)
+    history, record = metrics(alone)
+    shared_history, shared_record = metrics(together)
     for row, shared in zip(history, shared_history, strict=True):
         assert shared == pytest.approx(row, rel=1e-4)
     assert shared_record["best_epoch"] == record["best_epoch"]
@@ -150,12 +150,12 @@ def test_a_killed_process_is_started_again_and_the_run_resumes_from_its_last_epo
         process.wait()
     log_text = (project / "log").read_text()
     assert "of an interrupted run" in log_text
-    history, _ = figures(weights)
+    history, _ = metrics(weights)
     assert len(history) == 12
     assert not checkpoint.exists()
 
     whole, undisturbed = command(3, project, epochs, patience)
     run([*whole[:3], "--standalone", "--nproc-per-node=2", *whole[5:]], project, environment)
-    expected, _ = figures(undisturbed)
+    expected, _ = metrics(undisturbed)
     for row, other in zip(history, expected, strict=True):
         assert row == pytest.approx(other, rel=1e-6)

@@ -51,7 +51,7 @@ def test_on_a_plateau_only_epochs_count(train_params):
 
 
 @pytest.mark.parametrize("scheduler", ["plateau", "one_cycle", "cosine"])
-def test_a_schedule_goes_on_where_its_state_was(train_params, scheduler):
+def test_a_schedule_resumes_where_its_state_was(train_params, scheduler):
     params = train_params(scheduler=scheduler, plateau_patience=0, epochs=4)
     _, end = run(params, 4, 3)
     _, half = run(params, 2, 3)

@@ -91,37 +91,37 @@ def test_a_search_space_is_read_by_the_old_names_too(tmp_path, capsys):
         )
 
 
-def test_a_missing_file_is_refused_with_the_way_out(tmp_path):
+def test_a_missing_file_is_rejected_with_the_way_out(tmp_path):
     with pytest.raises(ParameterError, match="run this from the repository root"):
         load_params(TrainParams, (), tmp_path / "params.yaml")
 
 
 @pytest.mark.parametrize("text", ["", "3", "[1, 2]", "other: {a: 1}", "archive: 3", "archive:"])
-def test_a_missing_section_is_refused(tmp_path, text):
+def test_a_missing_section_is_rejected(tmp_path, text):
     with pytest.raises(ParameterError, match="has no section 'archive'"):
         load_params(ArchiveParams, (), written(tmp_path, text))
 
 
 @pytest.mark.parametrize("text", ["archive: {version: [", "archive: {version: 2026-99-99}"])
-def test_a_file_that_is_no_yaml_is_refused(tmp_path, text):
+def test_a_file_that_is_no_yaml_is_rejected(tmp_path, text):
     with pytest.raises(ParameterError, match=r"params\.yaml is not YAML"):
         load_params(ArchiveParams, (), written(tmp_path, text))
 
 
-def test_a_file_that_is_no_text_is_refused(tmp_path):
+def test_a_file_that_is_no_text_is_rejected(tmp_path):
     (tmp_path / "params.yaml").write_bytes(b"archive: {version: \xff}")
     with pytest.raises(ParameterError, match=r"params\.yaml is not YAML"):
         load_params(ArchiveParams, (), tmp_path / "params.yaml")
 
 
-def test_an_unknown_key_is_refused_with_the_known_ones(tmp_path):
+def test_an_unknown_key_is_rejected_with_the_known_ones(tmp_path):
     with pytest.raises(ParameterError, match=r"archive\.versoin is not a parameter; known: version"):
         load_params(ArchiveParams, (), written(tmp_path, "archive: {version: '1', versoin: '2'}"))
     with pytest.raises(ParameterError, match=r"train\.epoch is not a parameter; known: epochs"):
         train("train.epoch=3")
 
 
-def test_a_missing_key_is_refused(tmp_path):
+def test_a_missing_key_is_rejected(tmp_path):
     with pytest.raises(ParameterError, match=r"archive\.version is missing"):
         load_params(ArchiveParams, (), written(tmp_path, "archive: {}"))
 
@@ -149,7 +149,7 @@ def test_a_missing_key_is_refused(tmp_path):
         ("train.early_stopping_patience=0", "at least 1"),
         ("train.weight_decay=-0.1", "at least 0"),
         ("train.crop_padding=-1", "at least 0"),
-        ("train.crop_padding=32", "below the picture's 32 pixels"),
+        ("train.crop_padding=32", "below the image's 32 pixels"),
         ("train.plateau_patience=-1", "at least 0"),
         ("train.seed=-1", "at least 0"),
         ("train.lr=0", "above 0"),
@@ -160,7 +160,7 @@ def test_a_missing_key_is_refused(tmp_path):
         ("train.ema_decay=1.0", "below 1"),
         ("train.warmup=1.0", "below 1"),
         ("train.cutout=-1", "at least 0"),
-        ("train.cutout=33", "at most the picture's 32 pixels"),
+        ("train.cutout=33", "at most the image's 32 pixels"),
         ("train.scheduler=step", "expected one of plateau, one_cycle, cosine"),
         ("train.precision=fp16", "expected one of auto, fp32, bf16"),
         ("train.compile=yes please", "expected bool"),
@@ -168,26 +168,26 @@ def test_a_missing_key_is_refused(tmp_path):
         ("train.plateau_factor=0", "between 0 and 1"),
     ],
 )
-def test_a_value_of_a_wrong_type_or_out_of_range_is_refused_by_name(override, expected):
+def test_a_value_of_a_wrong_type_or_out_of_range_is_rejected_by_name(override, expected):
     with pytest.raises(ParameterError, match=expected) as caught:
         train(override)
     assert str(caught.value).startswith(override.split("=")[0])
 
 
 @pytest.mark.parametrize("tolerance", ["0", "-1e-5"])
-def test_a_tolerance_of_nothing_is_refused(tolerance):
+def test_a_tolerance_of_nothing_is_rejected(tolerance):
     with pytest.raises(ParameterError, match=r"export\.tolerance"):
         load_params(ExportParams, [f"export.tolerance={tolerance}"], PARAMS)
 
 
 @pytest.mark.parametrize("override", ["epochs=5", "train.epochs", "train=5", "=5", ".=5", "train.=5"])
-def test_an_override_without_section_key_and_value_is_refused_with_an_example(override):
+def test_an_override_without_section_key_and_value_is_rejected_with_an_example(override):
     with pytest.raises(ParameterError, match=r"section\.key=value, such as train\.epochs=5"):
         train(override)
 
 
 @pytest.mark.parametrize("value", ["[1", "2026-99-99", "{a"])
-def test_an_override_whose_value_is_no_yaml_is_refused(value):
+def test_an_override_whose_value_is_no_yaml_is_rejected(value):
     with pytest.raises(ParameterError, match="the value is not YAML"):
         train(f"train.epochs={value}")
 
@@ -200,7 +200,7 @@ def test_overrides_of_other_sections_are_passed_over_when_reading():
     assert train("model.name=SimpleCNN") == train()
 
 
-def test_an_override_that_a_command_would_not_read_is_refused():
+def test_an_override_that_a_command_would_not_read_is_rejected():
     check_sections(["train.epochs=5", "model.name=SimpleCNN"], TrainParams, ModelParams)
     with pytest.raises(ParameterError, match=r"'prepare\.seed=1' is not read here.* train, model"):
         check_sections(["train.epochs=5", "prepare.seed=1"], TrainParams, ModelParams)
@@ -218,7 +218,7 @@ def test_a_version_stays_the_text_that_was_typed(version):
     assert load_params(ArchiveParams, [f"archive.version={version}"], PARAMS).version == version
 
 
-def test_a_version_without_quotes_in_the_file_is_refused_rather_than_shortened(tmp_path):
+def test_a_version_without_quotes_in_the_file_is_rejected_rather_than_shortened(tmp_path):
     with pytest.raises(ParameterError, match=r"archive\.version is 1\.1; expected str"):
         load_params(ArchiveParams, (), written(tmp_path, "archive: {version: 1.10}"))
 
