@@ -1,23 +1,19 @@
-"""Measures how long decoding takes, a row a kind of body, and which way from a list of numbers to an array is fastest.
+"""Measures how long decoding takes, a row a kind of body.
 
 Usage: python -m benchmarks.decoding [--output FILE] [--rounds N]
 
 Both sides of every ratio take turns within the same run, because times of two runs on a shared machine do not compare.
 """
 
-import array
 import io
 import json
-import marshal
 import os
 import platform
-import struct
 import timeit
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from operator import countOf
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -32,8 +28,6 @@ from rich.progress import track
 from benchmarks.machine import processor
 from cifar.common.console import run_stage
 from cifar.common.files import atomic_write
-
-# The handler's modules import each other by their bare names; its folder stands first, because this file is a
 from cifar.common.project import ROOT
 from decoding import BadInput, decode_request
 
@@ -51,13 +45,10 @@ def main(
     output: Annotated[Path, typer.Option(help="the table to write")] = RESULTS,
     rounds: Annotated[int, typer.Option(help="how often each side of a row is timed", min=5)] = 101,
 ) -> None:
-    """Time every kind of body and every way from a list to an array, and write both tables."""
+    """Time every kind of body, and write the table."""
     console = Console()
     bodies = [measure_body(kind, rounds) for kind in track(make_kinds(), "bodies", console=console, transient=True)]
-    whole, scaled = _whole_numbers(), _fractions()
-    of_whole = measure_ways(track(WHOLE_WAYS, "whole numbers", console=console, transient=True), whole, rounds)
-    of_scaled = measure_ways(track(FRACTION_WAYS, "fractions", console=console, transient=True), scaled, rounds)
-    page = render(bodies, of_whole, of_scaled, rounds)
+    page = render(bodies, rounds)
     with atomic_write(output) as temporary:
         temporary.write_text(page, encoding="utf-8")
     console.print(page, markup=False, highlight=False, soft_wrap=True)
@@ -118,11 +109,11 @@ class Kind:
 
 
 class MeasuredKind(NamedTuple):
-    """A kind and its times; `comparison` is None where the decoder does not take the kind, and `refusal` says why."""
+    """A kind and its times; `comparison` is None where the decoder does not take the kind, and `rejection` says why."""
 
     kind: Kind
     comparison: Comparison | None
-    refusal: str
+    rejection: str
 
 
 def measure_body(kind: Kind, rounds: int) -> MeasuredKind:
@@ -133,8 +124,8 @@ def measure_body(kind: Kind, rounds: int) -> MeasuredKind:
 
     try:
         shape = decode().images.shape
-    except BadInput as refusal:
-        return MeasuredKind(kind, None, refusal.code)
+    except BadInput as rejection:
+        return MeasuredKind(kind, None, rejection.code)
     if shape != (kind.images, 32, 32, 3):
         raise ValueError(f"{kind.name} was decoded to {shape}, expected {kind.images} images")
     return MeasuredKind(kind, compare(decode, kind.decode_alone, rounds), "")
@@ -142,12 +133,12 @@ def measure_body(kind: Kind, rounds: int) -> MeasuredKind:
 
 def make_kinds() -> list[Kind]:
     """Make a body of every kind."""
-    return [*_json_kinds(), *_raw_kinds(), *_picture_kinds(), *_npy_kinds(), *_v2_kinds()]
+    return [*_json_kinds(), *_raw_kinds(), *_image_file_kinds(), *_npy_kinds(), *_v2_kinds()]
 
 
 def _json_kinds() -> list[Kind]:
     def kind(name: str, key: str, value: Any, images: int = 1) -> Kind:
-        # Through text and back, so that numbers are as fresh as those of a request.
+        # Through text and back, so that numbers are as new as those of a request.
         body = json.loads(json.dumps({key: value}))
         return Kind(name, "application/json", body, images, "numpy.array(list)", partial(np.array, body[key]))
 
@@ -172,17 +163,17 @@ def _raw_kinds() -> list[Kind]:
     return [kind(1), kind(256)]
 
 
-def _picture_kinds() -> list[Kind]:
+def _image_file_kinds() -> list[Kind]:
     def kind(name: str, pixels: NDArray[np.uint8], format_: str) -> Kind:
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, format_, quality=90)
         body = bytearray(file.getvalue())
 
         def decode_alone() -> object:
-            picture = Image.open(io.BytesIO(body)).convert("RGB")
-            if picture.size != (32, 32):
-                picture = picture.resize((32, 32), Image.Resampling.BICUBIC)
-            return np.asarray(picture)
+            image = Image.open(io.BytesIO(body)).convert("RGB")
+            if image.size != (32, 32):
+                image = image.resize((32, 32), Image.Resampling.BICUBIC)
+            return np.asarray(image)
 
         title = f"{name} ({len(body) / 1000:,.1f} kB)"
         return Kind(title, f"image/{format_.lower()}", body, 1, "Pillow", decode_alone)
@@ -251,162 +242,11 @@ def _photograph(width: int, height: int) -> NDArray[np.uint8]:
     return pixels
 
 
-# A row a way from a list to an array ----------------------------------------------------------------------------------
-
-
-class Way(NamedTuple):
-    """A way from a list of 3,072 numbers to an array; it refuses by raising."""
-
-    name: str
-    convert: Callable[[list[Any]], object]
-
-
-class MeasuredWay(NamedTuple):
-    """A way, its time next to numpy.array(list), and what it took without a word out of what it must refuse."""
-
-    way: Way
-    comparison: Comparison
-    taken: tuple[str, ...]
-
-
-# Each stands in the middle of a list that is good but for it.
-MUST_REFUSE: Mapping[str, Any] = {'"7"': "7", "true": True, "null": None, "256": 256, "-1": -1}
-
-
-def measure_ways(ways: Iterable[Way], numbers: list[Any], rounds: int) -> list[MeasuredWay]:
-    """Time each way on good numbers, and try on it each thing that must be refused."""
-    measured = []
-    for way in ways:
-        taken = tuple(name for name, value in MUST_REFUSE.items() if not refuses(way, numbers, value))
-        comparison = compare(partial(way.convert, numbers), partial(np.array, numbers), rounds)
-        measured.append(MeasuredWay(way, comparison, taken))
-    return measured
-
-
-def refuses(way: Way, numbers: list[Any], value: object) -> bool:
-    """Tell whether a way raises when one number in the middle of a good list is replaced."""
-    middle = len(numbers) // 2
-    changed = [*numbers[:middle], value, *numbers[middle + 1 :]]
-    try:
-        way.convert(changed)
-    except (TypeError, ValueError, OverflowError, struct.error):
-        return True
-    return False
-
-
-def _demand(good: bool) -> None:
-    if not good:
-        raise ValueError
-
-
-def _in_range(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
-    _demand(bool(numbers.min() >= 0 and numbers.max() <= 255))  # False for NaN too
-    return numbers
-
-
-def _count_types_then_bytearray(flat: list[Any]) -> object:
-    _demand(list(map(type, flat)).count(int) == len(flat))
-    return np.frombuffer(bytearray(flat), dtype=np.uint8)
-
-
-def _count_lazily_then_bytearray(flat: list[Any]) -> object:
-    _demand(countOf(map(type, flat), int) == len(flat))
-    return np.frombuffer(bytearray(flat), dtype=np.uint8)
-
-
-def _set_of_types_then_bytearray(flat: list[Any]) -> object:
-    _demand(set(map(type, flat)) == {int})
-    return np.frombuffer(bytearray(flat), dtype=np.uint8)
-
-
-def _loop_then_bytearray(flat: list[Any]) -> object:
-    _demand(all(type(number) is int for number in flat))
-    return np.frombuffer(bytearray(flat), dtype=np.uint8)
-
-
-def _set_of_types_then_numpy(flat: list[Any]) -> object:
-    _demand(set(map(type, flat)) <= {int, float})
-    return _in_range(np.array(flat, dtype=np.float64))
-
-
-def _count_types_then_numpy(flat: list[Any]) -> object:
-    types = list(map(type, flat))
-    _demand(types.count(int) + types.count(float) == len(flat))
-    return _in_range(np.array(flat, dtype=np.float64))
-
-
-def _count_types_then_array(flat: list[Any]) -> object:
-    types = list(map(type, flat))
-    _demand(types.count(int) + types.count(float) == len(flat))
-    return _in_range(np.frombuffer(array.array("d", flat), dtype=np.float64))
-
-
-def _as_both_in_turn(flat: list[Any]) -> object:
-    """Ask for whole numbers first, and for the set of types only where there are others."""
-    if list(map(type, flat)).count(int) == len(flat):
-        return np.frombuffer(bytearray(flat), dtype=np.uint8)
-    return _set_of_types_then_numpy(flat)
-
-
-_INT_TAGS = b"i" * IMAGE_LENGTH
-_FLOAT_TAGS = b"g" * IMAGE_LENGTH
-_INTS = np.dtype([("tag", "S1"), ("number", "<i4")])
-_FLOATS = np.dtype([("tag", "S1"), ("number", "<f8")])
-
-
-def _marshal_ints(flat: list[Any]) -> object:
-    """Python's own format writes a tag before each number; a string or bool has another tag and another length."""
-    dumped = marshal.dumps(flat, 2)
-    _demand(len(dumped) == 5 + 5 * IMAGE_LENGTH and dumped[5::5] == _INT_TAGS)
-    numbers = np.frombuffer(dumped, dtype=_INTS, offset=5)["number"]
-    _demand(bool(numbers.min() >= 0 and numbers.max() <= 255))
-    return numbers.astype(np.uint8)
-
-
-def _marshal_floats(flat: list[Any]) -> object:
-    dumped = marshal.dumps(flat, 2)
-    _demand(len(dumped) == 5 + 9 * IMAGE_LENGTH and dumped[5::9] == _FLOAT_TAGS)
-    return _in_range(np.ascontiguousarray(np.frombuffer(dumped, dtype=_FLOATS, offset=5)["number"]))
-
-
-_STRUCT = struct.Struct(f"{IMAGE_LENGTH}B")
-
-WHOLE_WAYS = (
-    Way("`numpy.array(list)`", np.array),
-    Way("`numpy.array(list, uint8)`", partial(np.array, dtype=np.uint8)),
-    Way("`numpy.fromiter(list, uint8)`", lambda flat: np.fromiter(flat, np.uint8, len(flat))),
-    Way("`bytes(list)`, frombuffer", lambda flat: np.frombuffer(bytes(flat), dtype=np.uint8)),
-    Way("`bytearray(list)`, frombuffer", lambda flat: np.frombuffer(bytearray(flat), dtype=np.uint8)),
-    Way('`array.array("B", list)`, frombuffer', lambda flat: np.frombuffer(array.array("B", flat), dtype=np.uint8)),
-    Way("`struct.pack(…, *list)`, frombuffer", lambda flat: np.frombuffer(_STRUCT.pack(*flat), dtype=np.uint8)),
-    Way("`list(map(type, list)).count(int)`, then `bytearray`", _count_types_then_bytearray),
-    Way("`countOf(map(type, list), int)`, then `bytearray`", _count_lazily_then_bytearray),
-    Way("`set(map(type, list))`, then `bytearray`", _set_of_types_then_bytearray),
-    Way("a loop of `type(x) is int`, then `bytearray`", _loop_then_bytearray),
-    Way("`set(map(type, list))`, then `numpy.array(list, float64)`, range", _set_of_types_then_numpy),
-    Way("`marshal.dumps(list, 2)`, tags compared, range", _marshal_ints),
-)
-
-FRACTION_WAYS = (
-    Way("`numpy.array(list)`", np.array),
-    Way("`numpy.array(list, float64)`", partial(np.array, dtype=np.float64)),
-    Way("`numpy.fromiter(list, float64)`", lambda flat: np.fromiter(flat, np.float64, len(flat))),
-    Way('`array.array("d", list)`, range', lambda flat: _in_range(np.frombuffer(array.array("d", flat)))),
-    Way("`set(map(type, list))`, then `numpy.array(list, float64)`, range", _set_of_types_then_numpy),
-    Way("counted as whole numbers in vain, then the row above", _as_both_in_turn),
-    Way("types listed once, both counted, then `numpy.array(list, float64)`, range", _count_types_then_numpy),
-    Way('types listed once, both counted, then `array.array("d", list)`, range', _count_types_then_array),
-    Way("`marshal.dumps(list, 2)`, tags compared, range", _marshal_floats),
-)
-
-
 # The page -------------------------------------------------------------------------------------------------------------
 
 
-def render(
-    bodies: Sequence[MeasuredKind], whole: Sequence[MeasuredWay], fractions: Sequence[MeasuredWay], rounds: int
-) -> str:
-    """Write the tables and all that is needed to make and judge them."""
+def render(bodies: Sequence[MeasuredKind], rounds: int) -> str:
+    """Write the table and all that is needed to make and judge it."""
     return "\n".join(
         [
             "# Decoding",
@@ -426,17 +266,6 @@ def render(
             "|---|---:|---|---:|---:|---:|",
             *map(_body_row, bodies),
             "",
-            "## From a list of 3,072 whole numbers to an array",
-            "",
-            "Tried, not claimed: each way is given the list with one number in its middle replaced, and must raise. "
-            "Where several are marked, their quartiles overlap.",
-            "",
-            *_ways_table(whole),
-            "",
-            "## From a list of 3,072 fractions to an array",
-            "",
-            *_ways_table(fractions),
-            "",
         ]
     )
 
@@ -444,26 +273,10 @@ def render(
 def _body_row(row: MeasuredKind) -> str:
     kind, comparison = row.kind, row.comparison
     if comparison is None:
-        return f"| {kind.name} | not supported (`{row.refusal}`) | {kind.alone} | | | |"
+        return f"| {kind.name} | not supported (`{row.rejection}`) | {kind.alone} | | | |"
     first, second = _show(comparison.first_us), _show(comparison.second_us)
     ratio = f"{comparison.ratio.median:.2f}"
     return f"| {kind.name} | {first} | {kind.alone} | {second} | {ratio} | {comparison.rounds} |"
-
-
-def _ways_table(rows: Sequence[MeasuredWay]) -> list[str]:
-    correct = [row.comparison.ratio for row in rows if not row.taken]
-    best = min(correct, key=lambda ratio: ratio.median)
-    table = ["| way | µs | to `numpy.array(list)` | takes without a word | |", "|---|---:|---:|---|---|"]
-    for row in rows:
-        ratio = row.comparison.ratio
-        # Whose quartiles overlap with the best one's: which of them is faster, this run cannot tell.
-        fast = not row.taken and ratio.low <= best.high
-        times = f"{_show(row.comparison.first_us)} | {ratio.median:.2f} ({ratio.low:.2f}–{ratio.high:.2f})"
-        table.append(
-            f"| {row.way.name} | {times} "
-            f"| {', '.join(row.taken) or 'nothing'} | {'**fastest of the correct**' if fast else ''} |"
-        )
-    return table
 
 
 def _show(spread: Spread) -> str:

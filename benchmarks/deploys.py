@@ -97,7 +97,7 @@ def _change(server: TorchServe, command: str, version: str, archive: Path | None
         raise TrainingError(f"cifar {command} failed: {done.stdout}{done.stderr}")
     switch = re.search(r"([\d.]+) s +done +make it the default", done.stdout)
     if switch is None:
-        raise TrainingError(f"cifar {command} does not tell of a switch: {done.stdout}")
+        raise TrainingError(f"cifar {command} reports no switch: {done.stdout}")
     return Changed(command, version, begin, time.monotonic(), float(switch[1]))
 
 

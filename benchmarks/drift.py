@@ -1,4 +1,4 @@
-"""Measures what the drift alerts are worth: false alarms on clean traffic, seconds until a corruption is told.
+"""Measures what the drift alerts are worth: false alarms on clean traffic, seconds until a corruption is detected.
 
 Usage: make data; python -m benchmarks.drift [--output FILE]
 
@@ -36,7 +36,7 @@ THRESHOLDS = {
     "CifarConfidenceFallen": "threshold:cifar_confidence_fall:difference",
 }
 CORRUPTIONS = ("gaussian_noise", "gaussian_blur", "contrast")
-STRENGTHS = (1, 3, 5)
+SEVERITIES = (1, 3, 5)
 WINDOW_S, STEP_S, DAY_S = 900, 5, 86_400  # of the rules and of their evaluation
 DAYS, ONSETS, PAIRS = 365, 200, 100_000
 
@@ -59,10 +59,12 @@ def main(
     compared = int(thresholds["threshold:cifar_version_images:count"])
     distances = _compare_versions(clean, other, compared, generator)
     delays = {
-        (name, strength): _measure_delays(
-            clean, count_pictures(classifier, corrupt(images, name, strength, 0)), baseline, limits, generator
+        (name, severity): _measure_delays(
+            clean, count_pictures(classifier, corrupt(images, name, severity, 0)), baseline, limits, generator
         )
-        for name, strength in track([(name, strength) for name in CORRUPTIONS for strength in STRENGTHS], "corruptions")
+        for name, severity in track(
+            [(name, severity) for name in CORRUPTIONS for severity in SEVERITIES], "corruptions"
+        )
     }
     limit = thresholds["threshold:cifar_disagreement:distance"]
     report = [
@@ -99,7 +101,7 @@ def _draw_days(
 
 
 def _compare_versions(one: Pool, two: Pool, images: int, generator: np.random.Generator) -> NDArray[np.float64]:
-    """Return the distances between what two versions predict for so many images each, other ones."""
+    """Return the distances between what two versions predict for N images each, other ones."""
     draws = [generator.multinomial(images, pool.labels.mean(0), size=PAIRS) / images for pool in (one, two)]
     distances: NDArray[np.float64] = np.abs(draws[0] - draws[1]).sum(1) / 2
     return distances
@@ -108,7 +110,7 @@ def _compare_versions(one: Pool, two: Pool, images: int, generator: np.random.Ge
 def _measure_delays(
     clean: Pool, spoilt: Pool, baseline: Any, limits: dict[str, float], generator: np.random.Generator
 ) -> dict[str, NDArray[np.float64]]:
-    """Return, by alert, the seconds from the first corrupted picture until it fires; infinity where it does not."""
+    """Return, by alert, the seconds from the first corrupted image until it fires; infinity where it does not."""
     pool, count = clean.join(spoilt), len(clean.confidences)
     after = np.arange(STEP_S, 2 * WINDOW_S + 1, STEP_S)
     found: dict[str, list[float]] = {alert: [] for alert in limits}
@@ -163,27 +165,27 @@ def _report_versions(distances: NDArray[np.float64], limit: float, images: int) 
 def _report_delays(delays: dict[tuple[str, int], dict[str, NDArray[np.float64]]]) -> list[str]:
     lines = [
         "",
-        "## Seconds until a corruption is told",
+        "## Seconds until a corruption is detected",
         "",
-        f"From the first corrupted picture, when from then on all are, after {WINDOW_S // 60} minutes of clean ones, "
+        f"From the first corrupted image, when from then on all are, after {WINDOW_S // 60} minutes of clean ones, "
         f"at one image a second: median (longest) of {ONSETS} onsets. What takes time is the window filling up, so "
         "more traffic does not make it shorter. Scrapes (5 s) and Alertmanager's `group_wait` come on top. "
-        f"–: not within {2 * WINDOW_S // 60} minutes. Strengths are those of training/corruptions.py.",
+        f"–: not within {2 * WINDOW_S // 60} minutes. Severities are those of training/corruptions.py.",
         "",
-        "| corruption | strength | " + " | ".join(THRESHOLDS) + " |",
+        "| corruption | severity | " + " | ".join(THRESHOLDS) + " |",
         "|---|---:|" + "---:|" * len(THRESHOLDS),
     ]
-    for (name, strength), of_alerts in delays.items():
+    for (name, severity), of_alerts in delays.items():
         cells = " | ".join(_cell(of_alerts[alert]) for alert in THRESHOLDS)
-        lines.append(f"| {name} | {strength} | {cells} |")
+        lines.append(f"| {name} | {severity} | {cells} |")
     return lines
 
 
 def _cell(seconds: NDArray[np.float64]) -> str:
-    told = np.isfinite(seconds)
-    if told.all():
+    detected = np.isfinite(seconds)
+    if detected.all():
         return f"{np.median(seconds):,.0f} ({seconds.max():,.0f})"
-    return f"told in {told.sum()} of {len(told)}" if told.any() else "–"
+    return f"detected in {detected.sum()} of {len(detected)}" if detected.any() else "–"
 
 
 if __name__ == "__main__":

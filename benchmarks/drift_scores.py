@@ -1,6 +1,6 @@
 """The scores of alerts/model.yaml for made traffic: the rules' arithmetic on arrays, without Prometheus.
 
-Traffic is a sequence of pictures drawn from a pool, one a request, each measured. What a worker counts of a picture is
+Traffic is a sequence of images drawn from a pool, one a request, each measured. What a worker counts of an image is
 taken once; a window's counts are then differences of sums.
 """
 
@@ -22,12 +22,12 @@ Scores = dict[str, NDArray[np.float64]]  # by alert, one a window
 
 @dataclass(frozen=True)
 class Pool:
-    """What pictures would be counted as.
+    """What images would be counted as.
 
     Attributes:
         labels: (N, classes), 1 at the predicted label.
         confidences: (N,), 0-1.
-        filled: by statistic, (N, bounds): 1 where the picture is in the cumulative bucket.
+        filled: by statistic, (N, bounds): 1 where the image is in the cumulative bucket.
     """
 
     labels: NDArray[np.int32]
@@ -35,7 +35,7 @@ class Pool:
     filled: dict[str, NDArray[np.int32]]
 
     def join(self, other: "Pool") -> "Pool":
-        """Return both, the other one's pictures behind."""
+        """Return both, the other one's images behind."""
         return Pool(
             np.concatenate([self.labels, other.labels]),
             np.concatenate([self.confidences, other.confidences]),
@@ -44,7 +44,7 @@ class Pool:
 
 
 def count_pictures(classifier: Classifier, images: Images) -> Pool:
-    """Count pictures (N, 32, 32, 3) as a worker does."""
+    """Count images (N, 32, 32, 3) as a worker does."""
     probabilities = predict_probabilities(classifier, images)
     described = [describe_picture(image) for image in images]
     return Pool(
@@ -52,8 +52,7 @@ def count_pictures(classifier: Classifier, images: Images) -> Pool:
         probabilities.max(1).astype(np.float64),
         {
             name: (
-                np.array([described_image[name] for described_image in described])[:, None]
-                <= BOUNDS[f"cifar_input_{name}"]
+                np.array([statistics[name] for statistics in described])[:, None] <= BOUNDS[f"cifar_input_{name}"]
             ).astype(np.int32)
             for name in STATISTICS
         },
@@ -64,10 +63,10 @@ def score_windows(pool: Pool, stream: NDArray[np.int64], ends: NDArray[np.int64]
     """Score windows of a stream.
 
     Args:
-        pool: the pictures.
-        stream: (T,), which picture of the pool comes when.
+        pool: the images.
+        stream: (T,), which image of the pool comes when.
         ends: (W,), behind which place of the stream each window ends; at least `length`.
-        length: pictures in a window.
+        length: images in a window.
         baseline: what training.baseline measured.
     """
     shares = np.array(list(baseline["predictions"].values()))
@@ -82,9 +81,9 @@ def score_windows(pool: Pool, stream: NDArray[np.int64], ends: NDArray[np.int64]
         np.abs(sums(pool.filled[name]) - list(expected[name]["cumulative"].values())).max(1) for name in STATISTICS
     ]
     return {
-        "CifarInputDrift": np.max(distances, axis=0),
-        "CifarPredictionMixShifted": np.abs(sums(pool.labels) - shares).sum(1) / 2,
-        "CifarConfidenceFallen": expected["confidence"]["mean"] - sums(pool.confidences),
+        "InputDrift": np.max(distances, axis=0),
+        "PredictionMixShifted": np.abs(sums(pool.labels) - shares).sum(1) / 2,
+        "ConfidenceFallen": expected["confidence"]["mean"] - sums(pool.confidences),
     }
 
 

@@ -74,11 +74,11 @@ def _good_binary(images: NDArray[np.uint8]) -> list[Request]:
         Request("raw", images[0].tobytes(), raw),
         Request("raw", images[:5].tobytes(), raw, {"X-Top-K": "3"}),
         Request("raw 256", images.tobytes(), raw),
-        Request("PNG", image(images[0], "PNG"), "image/png"),
-        Request("PNG", image(large.convert("RGBA"), "PNG"), None),
-        Request("JPEG", image(images[0], "JPEG"), "image/jpeg"),
-        Request("JPEG", image(large, "JPEG"), "image/jpeg", {"X-Top-K": "1"}, method="PUT"),
-        Request("JPEG", image(large.resize((64, 48)), "JPEG", progressive=True), "image/jpeg"),
+        Request("PNG", encode_image(images[0], "PNG"), "image/png"),
+        Request("PNG", encode_image(large.convert("RGBA"), "PNG"), None),
+        Request("JPEG", encode_image(images[0], "JPEG"), "image/jpeg"),
+        Request("JPEG", encode_image(large, "JPEG"), "image/jpeg", {"X-Top-K": "1"}, method="PUT"),
+        Request("JPEG", encode_image(large.resize((64, 48)), "JPEG", progressive=True), "image/jpeg"),
         Request(".npy", array_file(images[0]), npy),
         Request(".npy", array_file(images[:3].astype(np.float32)), npy),
         Request("no type", images[:2].tobytes(), None, method="PUT"),
@@ -87,14 +87,14 @@ def _good_binary(images: NDArray[np.uint8]) -> list[Request]:
 
 
 def _good_multipart(images: NDArray[np.uint8]) -> list[Request]:
-    one, two = image(images[0], "PNG"), image(images[1], "JPEG")
+    one, two = encode_image(images[0], "PNG"), encode_image(images[1], "JPEG")
     return [
         multipart([("cat", "cat.png", "image/png", one)]),
         multipart([("first", "a.png", "image/png", one), ("second", "b.jpg", "image/jpeg", two)]),
     ]
 
 
-def image(pixels: NDArray[np.uint8] | Image.Image, format_: str, **options: Any) -> bytes:
+def encode_image(pixels: NDArray[np.uint8] | Image.Image, format_: str, **options: Any) -> bytes:
     """Encode an image."""
     file = io.BytesIO()
     (pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)).save(file, format_, **options)
@@ -338,7 +338,7 @@ def _change_node(container: Any, place: Any, rng: Rng) -> None:
 
 
 def _change_png(request: Request, rng: Rng) -> Request:
-    """Change the header and mend its check sum, or put a chunk behind it."""
+    """Change the header and fix its check sum, or put a chunk behind it."""
     body = request.body
     if len(body) < 33:
         return _flip_bits(request, rng)

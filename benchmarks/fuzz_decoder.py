@@ -76,7 +76,7 @@ def decode_or_refuse(data: bytes) -> None:
     """Decode one body; the first two bytes of `data` say as what.
 
     Raises:
-        AssertionError: a refusal or an image that is not as the contract says.
+        AssertionError: a rejection or an image that is not as the contract says.
         Exception: whatever the decoder let through.
     """
     decoding: Any = importlib.import_module("decoding")
@@ -97,8 +97,8 @@ def decode_or_refuse(data: bytes) -> None:
 
     try:
         decoded = decode()
-    except decoding.BadInput as refusal:
-        check_refusal(refusal)
+    except decoding.BadInput as rejection:
+        check_rejection(rejection)
     else:
         check_images(decoded.images)
 
@@ -125,18 +125,18 @@ def as_fields(body: bytes) -> dict[str, object]:
     return fields
 
 
-def check_refusal(refusal: Any) -> None:
-    """Demand what every refusal must be: a status of the contract, and a message that can be sent."""
+def check_rejection(rejection: Any) -> None:
+    """Demand what every rejection must be: a status of the contract, and a message that can be sent."""
     from benchmarks.fuzz_bodies import PYTHON_INSIDES
 
-    message = refusal.message
+    message = rejection.message
     message.encode("utf-8")  # a lone surrogate raises
-    if refusal.status not in REFUSALS:
-        raise AssertionError(f"status {refusal.status} with the code {refusal.code}")
+    if rejection.status not in REFUSALS:
+        raise AssertionError(f"status {rejection.status} with the code {rejection.code}")
     if PYTHON_INSIDES.search(message):
-        raise AssertionError(f"{refusal.code} with the insides of Python: {message}")
+        raise AssertionError(f"{rejection.code} with the insides of Python: {message}")
     if not message or len(message) > MAX_MESSAGE_CHARACTERS:
-        raise AssertionError(f"{refusal.code} with a message of {len(message):,} characters")
+        raise AssertionError(f"{rejection.code} with a message of {len(message):,} characters")
 
 
 def check_images(images: Any) -> None:

@@ -58,7 +58,7 @@ _FORM_EXCEPTIONS = (
 )
 _FORM_FAILURE = "500 (form)"
 _ANSWER_TIMEOUT_S = 60.0
-_GOOD_EVERY = 10  # one request in so many is a good one, whose answer is known
+_GOOD_EVERY = 10  # one request in N is a good one, whose answer is known
 _MOST_FINDINGS = 20  # a server that fails on everything need not be asked 20,000 times
 _MEMORY_SAMPLES = 200
 
@@ -198,7 +198,7 @@ class _Run:
                 answer = exchange(session, self.url, request)
                 self.answers.append(answer)
                 if answer.status != 200:
-                    self._judge(-1, request, answer, "a good request was refused")
+                    self._judge(-1, request, answer, "a good request was rejected")
 
     def send_many(self, numbers: Iterable[int]) -> None:
         """Send what is left to send, on one connection."""
@@ -327,12 +327,12 @@ def check_same(answer: Answer, expected: Answer) -> str | None:
 def check_growth(pid: int, sizes: Sequence[int]) -> str | None:
     """Compare a worker's memory at the beginning and the end of a run's last half, by medians of a fifth of it each.
 
-    Medians, because a single sample may fall into the decoding of a large picture.
+    Medians, because a single sample may fall into the decoding of a large image.
     """
     half = sizes[len(sizes) // 2 :]
     window = max(1, len(half) // 5)
     if len(half) < 2 * window:
-        return f"worker {pid} was sampled {len(sizes)} times, too seldom to tell whether it grows"
+        return f"worker {pid} was sampled {len(sizes)} times, too seldom to know whether it grows"
     before, after = median(half[:window]), median(half[-window:])
     if after > before * (1 + MAX_GROWTH):
         return f"worker {pid} grew by {after / before - 1:.1%} over the last half: {_mib(before)} to {_mib(after)}"

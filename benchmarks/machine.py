@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def processor() -> str:
-    """Return the processor's name; Linux tells it in one file only."""
+    """Return the processor's name; Linux has it in one file only."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

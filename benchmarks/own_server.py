@@ -18,7 +18,7 @@ def write_free_config(folder: Path) -> Path:
         if found != 1:
             raise ValueError(f"{CONFIG} names the port {port} {found} times; expected once")
     if text.count(_SOCKET) != 1:
-        raise ValueError(f"{CONFIG} has no {_SOCKET}; mend {Path(__file__).name}")
+        raise ValueError(f"{CONFIG} has no {_SOCKET}; fix {Path(__file__).name}")
     config = folder / "config.properties"
     config.write_text(text.replace(_SOCKET, f"unix:{folder.resolve()}/management.sock"), encoding="utf-8")
     return config

@@ -100,4 +100,4 @@ def _find_problem(status: int, version: str, content: bytes) -> str:
         prediction = None
     if status == 200 and version and prediction:
         return ""
-    return f"{status}, version {version or 'not told'}: {content[:200]!r}"
+    return f"{status}, version {version or 'unknown'}: {content[:200]!r}"

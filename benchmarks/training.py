@@ -2,9 +2,9 @@
 
 Usage: python -m benchmarks.training [--output FILE] [--rounds N] [--images N] [--device cpu|cuda]
 
-The plain loop: a DataLoader over PIL pictures with torchvision's RandomCrop, RandomHorizontalFlip, ToTensor and
+The plain loop: a DataLoader over PIL images with torchvision's RandomCrop, RandomHorizontalFlip, ToTensor and
 Normalize, batches of 64, Adam, the network in PyTorch's usual order of layers (pool last) and of memory,
-`loss.item()` at every step. Both sides train the same layers on the same made pictures and take turns within one run,
+`loss.item()` at every step. Both sides train the same layers on the same made images and take turns within one run,
 round by round, because times of two runs on a shared machine do not compare. The ratio of each round is taken first,
 then median and spread.
 """
@@ -62,10 +62,10 @@ class Row:
 def main(
     output: Annotated[Path, typer.Option(help="the table to write")] = RESULTS,
     rounds: Annotated[int, typer.Option(help="turns of each side", min=3)] = 7,
-    images: Annotated[int, typer.Option(help="pictures that each side trains on in a round", min=1280)] = 5120,
+    images: Annotated[int, typer.Option(help="images that each side trains on in a round", min=1280)] = 5120,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto")] = "auto",
 ) -> None:
-    """Time both loops in turns, with the plain loop's pictures loaded in the process and by worker processes."""
+    """Time both loops in turns, with the plain loop's images loaded in the process and by worker processes."""
     console = Console()
     labels = np.random.default_rng(0).integers(0, 10, images)
     pictures = np.random.default_rng(1).integers(0, 256, (images, 32, 32, 3), dtype=np.uint8)
@@ -110,7 +110,7 @@ class PlainLoop:
     """The loop that tutorials show, written as they write it.
 
     Args:
-        pictures: (N, 32, 32, 3) uint8.
+        images: (N, 32, 32, 3) uint8.
         labels: (N,).
         workers: processes that load and augment; 0: the training process itself.
         device: where the network lies.
@@ -158,7 +158,7 @@ class PlainLoop:
 
 
 class PictureDataset(torch.utils.data.Dataset[tuple[Any, int]]):
-    """Pictures as PIL images, as torchvision's CIFAR10 gives them."""
+    """Images as PIL images, as torchvision's CIFAR10 gives them."""
 
     def __init__(self, pictures: NDArray[np.uint8], labels: NDArray[np.int64], augmentation: Any) -> None:
         self._pictures, self._labels, self._augmentation = pictures, labels.tolist(), augmentation
@@ -178,7 +178,7 @@ def report(rows: list[Row], images: int, rounds: int, device: str) -> str:
         "# Training: images a second",
         "",
         f"{machine}, {torch.get_num_threads()} threads, Python {platform.python_version()}, PyTorch "
-        f"{torch.__version__}, {datetime.now(UTC):%Y-%m-%d}. ImprovedCNN of params.yaml, {images:,} made pictures an "
+        f"{torch.__version__}, {datetime.now(UTC):%Y-%m-%d}. ImprovedCNN of params.yaml, {images:,} made images an "
         f"epoch, {rounds} epochs of each side in turns. Made by `python -m benchmarks.training`.",
         "",
         "| plain loop | plain, median | ours, median | ratio: median (lowest to highest round) |",
@@ -194,10 +194,10 @@ def report(rows: list[Row], images: int, rounds: int, device: str) -> str:
 
 
 def _our_epoch(trainer: Trainer) -> float:
-    figures = trainer.run_epoch(StopSignals())
-    if figures is None:
+    metrics = trainer.run_epoch(StopSignals())
+    if metrics is None:
         raise KeyboardInterrupt
-    return figures["images_per_second"]
+    return metrics["images_per_second"]
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def show(value: object) -> str:
         return f"a list of {len(value):,}"
     if isinstance(value, dict):
         return f"an object with {len(value):,} keys"
-    if isinstance(value, int) and value.bit_length() > 64:  # Python refuses to print integers of 4,300 digits
+    if isinstance(value, int) and value.bit_length() > 64:  # Python rejects to print integers of 4,300 digits
         return f"an integer of {value.bit_length():,} bits"
     if isinstance(value, (str, bytes, bytearray)):
         cut = ascii(value[:_SHOWN_CHARACTERS] if isinstance(value, str) else bytes(value[:_SHOWN_CHARACTERS]))

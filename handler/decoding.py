@@ -123,7 +123,7 @@ def decode_form(fields: Mapping[str, object], headers: Mapping[str, str]) -> Dec
         headers: the request's, with names in lower case; options may stand there too.
 
     Raises:
-        BadInput: anything that cannot be answered; one bad field refuses the form.
+        BadInput: anything that cannot be answered; one bad field rejects the form.
     """
     length = headers.get("content-length", "")
     is_number = length.isascii() and length.isdigit() and len(length) < 16
@@ -268,7 +268,7 @@ def _decode_raw(body: object, query: Mapping[str, str]) -> DecodedRequest:
     data = _as_bytes(body)
     _reject_files_as_raw(data)
     options = read_options({}, query)
-    _refuse_scale(options, "Raw bytes")
+    _reject_scale(options, "Raw bytes")
     images = decode_raw(data)
     numbers = find_number_type(data)
     if numbers is not None:
@@ -322,7 +322,7 @@ def _reject_known_file(body: bytes | bytearray) -> None:
 def _decode_picture(body: object, query: Mapping[str, str]) -> DecodedRequest:
     data = _as_bytes(body)
     options = read_options({}, query)
-    _refuse_scale(options, "The pixels of an image file")
+    _reject_scale(options, "The pixels of an image file")
     return _request(DecodedImages(decode_picture(data)[None], scaled=False), False, options)
 
 
@@ -331,7 +331,7 @@ def _decode_npy(body: object, query: Mapping[str, str]) -> DecodedRequest:
     options = read_options({}, query)
     pixels, many = decode_npy(data, options.max_value)
     if not pixels.scaled:
-        _refuse_scale(options, "The numbers of a uint8 array")
+        _reject_scale(options, "The numbers of a uint8 array")
     return _request(pixels, many, options)
 
 
@@ -345,7 +345,7 @@ def _as_bytes(body: object) -> bytes | bytearray:
     return body
 
 
-def _refuse_scale(options: RequestOptions, what: str) -> None:
+def _reject_scale(options: RequestOptions, what: str) -> None:
     if options.max_value == 1:
         raise BadInput(
             "wrong_max_value",
@@ -358,7 +358,7 @@ def _empty() -> BadInput:
     return BadInput("empty_body", f"The body is empty, expected an image. Send it with Content-Type {_TAKEN}.")
 
 
-def _refuse_form(body: object, query: Mapping[str, str]) -> DecodedRequest:
+def _reject_form(body: object, query: Mapping[str, str]) -> DecodedRequest:
     raise BadInput(
         "form_body",
         "The body came as application/x-www-form-urlencoded, which `curl -d` adds by itself. Add the header "
@@ -395,5 +395,5 @@ _DECODERS: Mapping[str, Callable[[object, Mapping[str, str]], DecodedRequest]] =
     "image/png": _decode_picture,
     "image/jpeg": _decode_picture,
     "image/jpg": _decode_picture,  # no registered name, but a common one
-    "application/x-www-form-urlencoded": _refuse_form,
+    "application/x-www-form-urlencoded": _reject_form,
 }

@@ -46,7 +46,7 @@ def option_fields(fields: Mapping[str, object]) -> dict[str, str]:
 
 
 def check_form(fields: Mapping[str, object], content_type: str, length: int | None) -> None:
-    """Refuse a form that TorchServe could not take apart, or of which it has dropped something.
+    """Reject a form that TorchServe could not take apart, or of which it has dropped something.
 
     Several fields of one name, as `curl -F image=@a.png -F image=@b.png` sends them, cannot be seen in `fields`. They
     are found by the length of the body: it is compared with what a form of these fields takes. What is dropped from a
@@ -90,7 +90,7 @@ def _size(content: object) -> int | None:
 
 
 def decode_fields(fields: Mapping[str, object], options: RequestOptions) -> tuple[Images, tuple[Field, ...]]:
-    """Read every field that is no option; one that cannot be read refuses the whole form, and is named.
+    """Read every field that is no option; one that cannot be read rejects the whole form, and is named.
 
     Returns:
         The images, one a field, in the order of the fields; and what the fields were.
@@ -104,8 +104,8 @@ def decode_fields(fields: Mapping[str, object], options: RequestOptions) -> tupl
     for name, content in contents.items():
         try:
             pixels, spent = _decode_field(content, options, left)
-        except BadInput as refusal:
-            raise BadInput(refusal.code, f"The field {show(name)} is refused. {refusal.message}") from None
+        except BadInput as rejection:
+            raise BadInput(rejection.code, f"The field {show(name)} is rejected. {rejection.message}") from None
         left -= spent
         decoded.append(pixels)
     images: NDArray[np.uint8] | NDArray[np.float32] = np.concatenate([pixels.images for pixels in decoded])

@@ -69,7 +69,7 @@ def decode_npy(body: bytes | bytearray, max_value: int | None) -> tuple[DecodedI
 
 
 def _to_doubles(numbers: NDArray[np.floating]) -> NDArray[np.float64]:
-    with np.errstate(over="ignore", invalid="ignore"):  # long doubles beyond float64 become infinite, and are refused
+    with np.errstate(over="ignore", invalid="ignore"):  # long doubles beyond float64 become infinite, and are rejected
         return np.ascontiguousarray(numbers, dtype=np.float64).reshape(-1, IMAGE_LENGTH)
 
 

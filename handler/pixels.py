@@ -130,7 +130,7 @@ def decode_flat(values: list[Any], count: int, name_of: Callable[[int], str], ma
 
 
 def check_count(count: int) -> None:
-    """Refuse more than MAX_IMAGES images in one request."""
+    """Reject more than MAX_IMAGES images in one request."""
     if count > MAX_IMAGES:
         raise BadInput(
             "too_many_images",

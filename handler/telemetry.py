@@ -126,7 +126,7 @@ class Telemetry:
             self._observe(f"cifar_input_{name}", value)
 
     def count_rejection(self, code: str) -> None:
-        """Count one refused request by its reason, a key of bad_input.STATUS_OF_CODE."""
+        """Count one rejected request by its reason, a key of bad_input.STATUS_OF_CODE."""
         self._count({(_REJECTED_INPUTS, (code,)): 1})
 
     def count_failures(self, requests: int) -> None:

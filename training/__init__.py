@@ -1,1 +1,1 @@
-"""From pictures to one TorchScript file: data, network, training, evaluation, export."""
+"""From images to one TorchScript file: data, network, training, evaluation, export."""

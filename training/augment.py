@@ -1,4 +1,4 @@
-"""Data augmentation on whole batches of uint8 pictures, where the data set lies: in memory, or on the GPU."""
+"""Data augmentation on whole batches of uint8 images, where the data set lies: in memory, or on the GPU."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What may happen to a picture.
+    """What may happen to an image.
 
     Attributes:
-        crop_padding: a crop of the picture's own size, from the picture with so many pixels of its own mirror image
+        crop_padding: a crop of the image's own size, from the image with N pixels of its own mirror image
             around it; 0 leaves it where it is.
         flip: mirror left to right with probability 0.5.
         cutout: side in pixels of a grey square at a random place, which may lie partly outside (DeVries and Taylor
@@ -24,40 +24,42 @@ class Augmentation:
 
 
 @dataclass(frozen=True)
-class Draws:
-    """What chance gave to each of N pictures, whatever the augmentation then makes of it.
+class AugmentationSample:
+    """Random numbers for each of N images, whatever the augmentation then makes of them.
 
-    All of an epoch is drawn at once: many small draws cost more than the pictures, and each would wait for a GPU.
+    Those of an epoch are sampled at once: many small calls cost more than the images, and each would wait for a GPU.
     """
 
     mirrored: Tensor  # (N,) bool
     corner: Tensor  # (N, 2) in 0-1: row and column of the crop
     hole: Tensor  # (N, 2) in 0-1: row and column of the cutout's centre
 
-    def part(self, start: int, stop: int) -> "Draws":
-        """Return the draws of the pictures `start` to `stop`."""
-        return Draws(self.mirrored[start:stop], self.corner[start:stop], self.hole[start:stop])
+    def part(self, start: int, stop: int) -> "AugmentationSample":
+        """Return the sample of the images `start` to `stop`."""
+        return AugmentationSample(self.mirrored[start:stop], self.corner[start:stop], self.hole[start:stop])
 
 
 GREY = 120  # of 255: the mean of CIFAR-10's pixels over all channels
 
 
-def draw(count: int, generator: torch.Generator, device: torch.device | None = None) -> Draws:
-    """Draw for `count` pictures from `generator`, which is on the CPU: every device then sees the same pictures."""
+def sample_augmentation(
+    count: int, generator: torch.Generator, device: torch.device | None = None
+) -> AugmentationSample:
+    """Draw for `count` images from `generator`, which is on the CPU: every device then sees the same images."""
     mirrored = torch.rand(count, generator=generator) < 0.5
     places = torch.rand(2, count, 2, generator=generator)
-    return Draws(mirrored.to(device), places[0].to(device), places[1].to(device))
+    return AugmentationSample(mirrored.to(device), places[0].to(device), places[1].to(device))
 
 
-def augment(images: Tensor, chosen: Tensor, draws: Draws, augmentation: Augmentation) -> Tensor:
-    """Take pictures out of the data set, cropped, mirrored and cut out as drawn.
+def augment(images: Tensor, chosen: Tensor, sample: AugmentationSample, augmentation: Augmentation) -> Tensor:
+    """Take images out of the data set, cropped, mirrored and cut out as sampled.
 
     Choosing, crop and mirror are one look-up of pixels by index, so the cost hardly depends on what is switched on.
 
     Args:
         images: (M, H, W, C), any type; not changed.
         chosen: (N,) indices into `images`.
-        draws: of these N pictures.
+        sample: of these N images.
         augmentation: what to do.
 
     Returns:
@@ -67,15 +69,15 @@ def augment(images: Tensor, chosen: Tensor, draws: Draws, augmentation: Augmenta
     rows = torch.arange(height, device=images.device).expand(len(chosen), -1)  # (N, H)
     columns = torch.arange(width, device=images.device).expand(len(chosen), -1)  # (N, W)
     if augmentation.flip:
-        columns = torch.where(draws.mirrored[:, None], columns.flip(1), columns)
+        columns = torch.where(sample.mirrored[:, None], columns.flip(1), columns)
     if augmentation.crop_padding:
         places = 2 * augmentation.crop_padding + 1
-        shift = (draws.corner * places).long() - augmentation.crop_padding  # (N, 2)
+        shift = (sample.corner * places).long() - augmentation.crop_padding  # (N, 2)
         rows = _mirror_at_edges(rows + shift[:, :1], height)
         columns = _mirror_at_edges(columns + shift[:, 1:], width)
     outputs = images[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
     if augmentation.cutout:
-        outputs[_squares(draws.hole, height, width, augmentation.cutout)] = GREY
+        outputs[_squares(sample.hole, height, width, augmentation.cutout)] = GREY
     return outputs
 
 

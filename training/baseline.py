@@ -24,9 +24,7 @@ def measure_baseline(
         a bucket, the share of images that are not above it.
     """
     described = [describe_picture(image) for image in images]
-    values = {
-        f"cifar_input_{name}": np.array([described_image[name] for described_image in described]) for name in STATISTICS
-    }
+    values = {f"cifar_input_{name}": np.array([statistics[name] for statistics in described]) for name in STATISTICS}
     values = {"cifar_confidence": probabilities.max(1)} | values
     shares = np.bincount(probabilities.argmax(1), minlength=len(labels)) / len(images)
     return {

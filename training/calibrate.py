@@ -143,7 +143,7 @@ def main(
     write_json(record | fitted, weights.parent / RECORD_NAME)
     console.print(
         f"{weights.parent / RECORD_NAME}: temperature {fitted['temperature']:.3f}, validation accuracy "
-        f"{fitted['validation_accuracy']:.2%}. Figures of the test images are to be measured anew: "
+        f"{fitted['validation_accuracy']:.2%}. Metrics of the test images must be measured again: "
         f"python -m training.evaluate --weights {weights}",
         highlight=False,
         soft_wrap=True,

@@ -42,7 +42,7 @@ def download_cifar10(path: Path, classes: tuple[str, ...]) -> Parts:
     except (OSError, RuntimeError, EOFError, tarfile.TarError, HTTPException) as error:
         raise DataError(
             f"CIFAR-10 could not be had from {CIFAR10.url} into {path}: {error}. Try again, put the file "
-            f"{CIFAR10.filename} there yourself, or use pictures that you have: prepare.source=folder prepare.path=DIR"
+            f"{CIFAR10.filename} there yourself, or use images that you have: prepare.source=folder prepare.path=DIR"
         ) from error
     if tuple(dataset.classes) != classes:
         raise DataError(f"{path} has the classes {dataset.classes}; expected {list(classes)}")

@@ -1,7 +1,7 @@
-"""Ten corruptions in five strengths: how a picture suffers on its way to a classifier.
+"""Ten corruptions in five severities: how an image suffers on its way to a classifier.
 
 Kinds and terms are those of Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
-Perturbations, ICLR 2019. The code and the amounts below are this project's own, so the figures are not to be compared
+Perturbations, ICLR 2019. The code and the amounts below are this project's own, so the metrics are not to be compared
 with those published for CIFAR-10-C.
 """
 
@@ -18,40 +18,40 @@ from torch.nn import functional
 
 from cifar.common.project import IMAGE_SIZE
 
-STRENGTHS = (1, 2, 3, 4, 5)
+SEVERITIES = (1, 2, 3, 4, 5)
 
 Images = NDArray[np.uint8]  # (N, 32, 32, 3), RGB
 Values = NDArray[np.float32]
 
-_BATCH = 500  # pictures: their floats fit the caches
+_BATCH = 500  # images: their floats fit the caches
 _WHITE = 255.0
 
 
-def corrupt(images: Images, name: str, strength: int, seed: int) -> Images:
-    """Corrupt each picture.
+def corrupt(images: Images, name: str, severity: int, seed: int) -> Images:
+    """Corrupt each image.
 
-    The same seed draws the same chance for every strength, so two strengths of a corruption differ in nothing else.
+    One seed gives the same random numbers at every severity: two severities of a corruption differ in nothing else.
 
     Args:
         images: uint8 (N, 32, 32, 3), RGB; not changed.
         name: of CORRUPTIONS.
-        strength: 1, the mildest, to 5.
-        seed: at least 0; the only source of chance.
+        severity: 1, the mildest, to 5.
+        seed: at least 0; the only source of randomness.
 
     Returns:
         uint8 (N, 32, 32, 3), a new array.
 
     Raises:
-        ValueError: an unknown name or strength, or something other than such pictures.
+        ValueError: an unknown name or severity, or something other than such images.
     """
     if name not in CORRUPTIONS:
         raise ValueError(f"unknown corruption {name!r}; known: {', '.join(CORRUPTIONS)}")
-    if strength not in STRENGTHS:
-        raise ValueError(f"strength is {strength}; expected 1 to {len(STRENGTHS)}")
+    if severity not in SEVERITIES:
+        raise ValueError(f"severity is {severity}; expected 1 to {len(SEVERITIES)}")
     if images.dtype != np.uint8 or images.shape[1:] != (IMAGE_SIZE, IMAGE_SIZE, 3):
         raise ValueError(f"images are {images.dtype} {images.shape}; expected uint8 (N, {IMAGE_SIZE}, {IMAGE_SIZE}, 3)")
     corruption = CORRUPTIONS[name]
-    amount = corruption.amounts[strength - 1]
+    amount = corruption.amounts[severity - 1]
     generator = np.random.default_rng(seed)
     corrupted = np.empty_like(images)
     for start in range(0, len(images), _BATCH):
@@ -62,12 +62,12 @@ def corrupt(images: Images, name: str, strength: int, seed: int) -> Images:
 
 @dataclass(frozen=True)
 class Corruption:
-    """One way to spoil pictures.
+    """One way to spoil images.
 
     Attributes:
-        apply: from pictures, an amount and the source of chance to pictures of any type, in levels; `corrupt` clips and
+        apply: from images, an amount and the source of randomness to images of any type, in levels; `corrupt` clips and
             rounds them.
-        amounts: one a strength, the mildest first.
+        amounts: one a severity, the mildest first.
         unit: of the amounts. A level is one of a pixel's 256.
     """
 
@@ -101,7 +101,7 @@ def _add_impulse_noise(images: Images, share: float, generator: np.random.Genera
 
 
 def _blur_gaussian(images: Images, deviation: float, _: np.random.Generator) -> Values:
-    """A lens out of focus; the picture is mirrored at its edges."""
+    """A lens out of focus; the image is mirrored at its edges."""
     reach = int(np.ceil(4 * deviation))
     offsets = np.arange(-reach, reach + 1)
     weights = np.exp(-((offsets / deviation) ** 2) / 2)
@@ -113,7 +113,7 @@ def _blur_gaussian(images: Images, deviation: float, _: np.random.Generator) -> 
 
 
 def _blur_motion(images: Images, length: float, generator: np.random.Generator) -> Values:
-    """A camera that moved straight, in a direction of its own for each picture."""
+    """A camera that moved straight, in a direction of its own for each image."""
     reach = int(np.ceil(length / 2))
     angles = generator.uniform(0, np.pi, (len(images), 1, 1))
     path = np.linspace(-(length - 1) / 2, (length - 1) / 2, 4 * int(np.ceil(length)))  # pixels from the centre
@@ -124,7 +124,7 @@ def _blur_motion(images: Images, length: float, generator: np.random.Generator) 
     kernels = torch.from_numpy((rows @ columns.transpose(0, 2, 1) / len(path)).astype(np.float32))
     planes = torch.from_numpy(images).permute(0, 3, 1, 2).to(torch.float32)
     padded = functional.pad(planes, (reach, reach, reach, reach), mode="reflect")
-    # Pictures and colours all become channels of one picture, each with a kernel of its own: one call for the batch.
+    # Images and colours all become channels of one image, each with a kernel of its own: one call for the batch.
     blurred = functional.conv2d(
         padded.reshape(1, -1, *padded.shape[2:]), kernels.repeat_interleave(3, 0)[:, None], groups=3 * len(images)
     )
@@ -133,7 +133,7 @@ def _blur_motion(images: Images, length: float, generator: np.random.Generator) 
 
 
 def _lower_contrast(images: Images, kept: float, _: np.random.Generator) -> Values:
-    """Each colour moves towards its mean over the picture, which stays."""
+    """Each colour moves towards its mean over the image, which stays."""
     mean = images.mean(axis=(1, 2), keepdims=True, dtype=np.float32)
     contrasted: Values = mean + np.float32(kept) * (images - mean)
     return contrasted
@@ -164,16 +164,16 @@ def _add_fog(images: Images, density: float, generator: np.random.Generator) -> 
 def _compress_jpeg(images: Images, quality: float, _: np.random.Generator) -> Images:
     """Written and read by Pillow, colours at half the resolution (4:2:0), as most programs do."""
     decoded = np.empty_like(images)
-    for picture, result in zip(images, decoded, strict=True):
+    for image, result in zip(images, decoded, strict=True):
         file = io.BytesIO()
-        Image.fromarray(picture).save(file, "JPEG", quality=int(quality), subsampling="4:2:0")
+        Image.fromarray(image).save(file, "JPEG", quality=int(quality), subsampling="4:2:0")
         with Image.open(file, formats=["JPEG"]) as compressed:
             result[:] = compressed
     return decoded
 
 
 def _pixelate(images: Images, side: float, _: np.random.Generator) -> Values:
-    """A small picture, enlarged without smoothing: `side` blocks in a row."""
+    """A small image, enlarged without smoothing: `side` blocks in a row."""
     blocks = int(side)
     edges = np.arange(blocks + 1)[:, None] * IMAGE_SIZE / blocks  # pixels
     starts = np.arange(IMAGE_SIZE)
@@ -211,7 +211,7 @@ def _resample(images: Images, matrix: NDArray[np.float64]) -> Values:
 
 
 def _stretching(side: int) -> NDArray[np.float64]:
-    """Weights (32, side) that stretch a row of `side` numbers over a picture's, linearly between them."""
+    """Weights (32, side) that stretch a row of `side` numbers over an image's, linearly between them."""
     positions = np.linspace(0, side - 1, IMAGE_SIZE)[:, None]
     weights: NDArray[np.float64] = np.maximum(0, 1 - np.abs(positions - np.arange(side)))
     return weights

@@ -1,4 +1,4 @@
-"""The data set: from a download or a folder of pictures to one checked file of arrays. The stage `prepare`."""
+"""The data set: from a download or a folder of images to one checked file of arrays. The stage `prepare`."""
 
 import hashlib
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from cifar.common.files import atomic_write
 from cifar.common.project import class_names
 from training.cifar10_download import download_cifar10
 from training.errors import DataError, ParameterError
+from training.image_folder import read_image_folder
 from training.params import check_sections, load_params
-from training.picture_folder import read_picture_folder
 
 DATA_FILE = Path("data/cifar10.npz")
 
@@ -48,9 +48,9 @@ class PrepareParams:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Pictures (N, 32, 32, 3) uint8 RGB, and class indices (N,) int64, in three parts.
+    """Images (N, 32, 32, 3) uint8 RGB, and class indices (N,) int64, in three parts.
 
-    The validation part is for every choice; the test part is for the figure at the end and for nothing else.
+    The validation part is for every choice; the test part is for the metric at the end and for nothing else.
     """
 
     train_images: Images
@@ -62,7 +62,7 @@ class Dataset:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over all arrays and their shapes: the same pictures in the same split give the same digest."""
+        """SHA-256 over all arrays and their shapes: the same images in the same split give the same digest."""
         digest = hashlib.sha256()
         for name in _ARRAYS:
             array = getattr(self, name)
@@ -72,12 +72,12 @@ class Dataset:
 
 
 def prepare_dataset(params: PrepareParams) -> Dataset:
-    """Read the source that `params` names and draw the validation set from its training pictures.
+    """Read the source that `params` names and draw the validation set from its training images.
 
     Raises:
         DataError: the source is missing, truncated or not CIFAR-10; the message names the file.
     """
-    read = {"cifar10": download_cifar10, "folder": read_picture_folder}[params.source]
+    read = {"cifar10": download_cifar10, "folder": read_image_folder}[params.source]
     parts = read(Path(params.path), class_names())
     images, labels = parts["train"]
     validation = draw_validation(labels, params.validation_fraction, params.seed)
@@ -129,7 +129,7 @@ def load_dataset(path: Path = DATA_FILE) -> Dataset:
     except Exception as error:  # damage makes zipfile, zlib and NumPy raise nearly anything
         raise DataError(f"{path} is no prepared data set ({error}); make it again: make data") from None
     if dataset.digest != digest:
-        raise DataError(f"{path} holds other pictures than its digest {digest[:12]} says; make it again: make data")
+        raise DataError(f"{path} holds other images than its digest {digest[:12]} says; make it again: make data")
     return dataset
 
 

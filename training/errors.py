@@ -5,17 +5,17 @@ TrainingError            a CifarError (cifar/common/errors.py)
 ├── DataError            images or the prepared data file: missing, unreadable, not what was expected
 ├── WeightsError         weights or a checkpoint: unreadable, or of another network
 ├── TrainingDiverged     the loss is no number any more
-├── StudyRefused         a search's study is in use, or holds trials of other settings
-├── GateClosed           the weights are not measured, or not good enough to export
-├── ExportRefused        the TorchScript file would not answer as the network does
-└── RegistrationRefused  model, weights, record or figures are missing, or not of one training
+├── StudyRejected         a search's study is in use, or holds trials of other settings
+├── GateFailed           the weights are not measured, or not good enough to export
+├── ExportRejected        the TorchScript file would not answer as the network does
+└── RegistrationRejected  model, weights, record or metrics are missing, or not of one training
 """
 
 from cifar.common.errors import CifarError
 
 
 class TrainingError(CifarError):
-    """Anything a user can mend; the message says what came, what was expected and how to mend it."""
+    """Anything a user can fix; the message says what came, what was expected and how to fix it."""
 
 
 class ParameterError(TrainingError):
@@ -34,17 +34,17 @@ class TrainingDiverged(TrainingError):
     """The loss became NaN or infinite; the weights of the epochs before are kept."""
 
 
-class StudyRefused(TrainingError):
+class StudyRejected(TrainingError):
     """The study's file cannot be used, is in use, or holds trials that cannot be compared with new ones."""
 
 
-class GateClosed(TrainingError):
+class GateFailed(TrainingError):
     """The weights are not measured, or worse than the thresholds allow; nothing was exported."""
 
 
-class ExportRefused(TrainingError):
+class ExportRejected(TrainingError):
     """The exported network would answer differently from the trained one; no file was written."""
 
 
-class RegistrationRefused(TrainingError):
-    """The exported model, its weights, their record or their figures are missing, or not of one training."""
+class RegistrationRejected(TrainingError):
+    """The exported model, its weights, their record or their metrics are missing, or not of one training."""

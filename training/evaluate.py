@@ -20,7 +20,7 @@ from cifar.common.project import class_names
 from cifar.common.training_record import EVALUATION_NAME, read_record
 from training.baseline import measure_baseline
 from training.calibrate import ReliabilityBin, expected_calibration_error, reliability
-from training.corruptions import CORRUPTIONS, STRENGTHS, corrupt
+from training.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from training.data import DATA_FILE, load_dataset
 from training.errors import TrainingError
 from training.model import Classifier, ModelParams, predict_logits, softmax
@@ -28,8 +28,8 @@ from training.params import check_sections
 from training.weights import WEIGHTS_FILE, load_classifier
 
 BASELINE_NAME = "baseline.json"  # beside the weights that it is of
-METRICS_NAME = "metrics.json"  # beside it: the few of its figures that models are compared by, for `dvc metrics`
-HEADLINES = (
+METRICS_NAME = "metrics.json"  # beside it: the few of its metrics that models are compared by, for `dvc metrics`
+HEADLINE_METRICS = (
     "accuracy",
     "accuracy_low",
     "accuracy_high",
@@ -40,12 +40,12 @@ HEADLINES = (
 )
 PLOTS_NAME = "plots"  # the folder beside it
 
-_CORRUPTION_SEED = 0  # fixed: two networks are to see the very same pictures
+_CORRUPTION_SEED = 0  # fixed: two networks are to see the very same images
 
 
 @dataclass(frozen=True)
-class ClassFigures:
-    """How well one class is told from the others.
+class ClassMetrics:
+    """How well one class is distinguished from the others.
 
     Attributes:
         precision: share of the images predicted to be of the class that are, 0-1; None when it is never predicted.
@@ -68,11 +68,11 @@ class Evaluation:
         calibration_error: mean distance of confidence and accuracy (training/calibrate.py), 0-1.
         calibration_error_before: the same at temperature 1.
         temperature: what the logits were divided by, fitted on the validation images; 1 where it was not.
-        corrupted_accuracy: mean over all corruptions and strengths, 0-1.
+        corrupted_accuracy: mean over all corruptions and severities, 0-1.
         classes: by name.
         confusion: images by true class (row) and predicted class (column).
         reliability: the images by confidence, with the temperature.
-        corruptions: by name, the accuracy at strength 1, 2, … 5 (training/corruptions.py).
+        corruptions: by name, the accuracy at severity 1, 2, … 5 (training/corruptions.py).
         images: in the test set.
         data_digest: of the data set.
         weights_digest: SHA-256 of the weights file.
@@ -87,7 +87,7 @@ class Evaluation:
     calibration_error_before: float
     temperature: float
     corrupted_accuracy: float
-    classes: dict[str, ClassFigures]
+    classes: dict[str, ClassMetrics]
     confusion: list[list[int]]
     reliability: list[ReliabilityBin]
     corruptions: dict[str, list[float]]
@@ -104,7 +104,7 @@ def evaluate(
     data_digest: str,
     weights_digest: str,
 ) -> Evaluation:
-    """Compute the figures from logits (N, 10), true class indices (N,) and what `measure_corruptions` returned."""
+    """Compute the metrics from logits (N, 10), true class indices (N,) and what `measure_corruptions` returned."""
     probabilities = softmax(logits, temperature)
     count, names = len(labels), class_names()
     confusion = np.zeros((len(names), len(names)), dtype=np.int64)
@@ -122,7 +122,7 @@ def evaluate(
         calibration_error_before=expected_calibration_error(softmax(logits), labels),
         temperature=temperature,
         corrupted_accuracy=float(np.mean(list(corruptions.values()))),
-        classes=_class_figures(confusion, names),
+        classes=_class_metrics(confusion, names),
         confusion=confusion.tolist(),
         reliability=reliability(probabilities, labels),
         corruptions=corruptions,
@@ -135,9 +135,9 @@ def evaluate(
 def measure_corruptions(
     classifier: Classifier, images: NDArray[np.uint8], labels: NDArray[np.int64]
 ) -> dict[str, list[float]]:
-    """Return the accuracy (0-1) on pictures (N, 32, 32, 3), by corruption, at strength 1, 2, … 5; shows a bar."""
+    """Return the accuracy (0-1) on images (N, 32, 32, 3), by corruption, at severity 1, 2, … 5; shows a bar."""
     accuracies: dict[str, list[float]] = {name: [] for name in CORRUPTIONS}
-    passes = list(product(CORRUPTIONS, STRENGTHS))
+    passes = list(product(CORRUPTIONS, SEVERITIES))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(
         *columns,
@@ -148,9 +148,9 @@ def measure_corruptions(
         disable=not console.is_terminal,
     ) as progress:
         task = progress.add_task("", total=len(passes))
-        for name, strength in passes:
-            progress.update(task, description=f"{name:16} {strength}")
-            predicted = predict_logits(classifier, corrupt(images, name, strength, _CORRUPTION_SEED)).argmax(axis=1)
+        for name, severity in passes:
+            progress.update(task, description=f"{name:16} {severity}")
+            predicted = predict_logits(classifier, corrupt(images, name, severity, _CORRUPTION_SEED)).argmax(axis=1)
             accuracies[name].append(float((predicted == labels).mean()))
             progress.advance(task)
     return accuracies
@@ -166,15 +166,15 @@ def wilson_interval(right: int, count: int) -> tuple[float, float]:
 
 
 def read_evaluation(weights: Path) -> dict[str, Any] | None:
-    """Return the figures beside a weights file; None where there are none, or where they are of other weights.
+    """Return the metrics beside a weights file; None where there are none, or where they are of other weights.
 
-    Of another temperature are those that were measured before the weights were calibrated anew.
+    Of another temperature are those that were measured before the weights were calibrated again.
     """
-    figures = read_json(weights.parent / EVALUATION_NAME)
-    if not figures or figures.get("weights_digest") != digest_file(weights):
+    metrics = read_json(weights.parent / EVALUATION_NAME)
+    if not metrics or metrics.get("weights_digest") != digest_file(weights):
         return None
     temperature = (read_record(weights) or {}).get("temperature", 1.0)
-    return figures if figures.get("temperature", temperature) == temperature else None
+    return metrics if metrics.get("temperature", temperature) == temperature else None
 
 
 def write_baseline(baseline: dict[str, Any], weights: Path, weights_digest: str, temperature: float) -> None:
@@ -187,7 +187,7 @@ def write_baseline(baseline: dict[str, Any], weights: Path, weights_digest: str,
 def read_baseline(weights: Path, weights_digest: str, temperature: float) -> dict[str, Any] | None:
     """Return the baseline beside a weights file; None where there is none, or where it is of others.
 
-    Of others is one that was measured before the weights were calibrated anew, too: confidences were others then.
+    Of others is one that was measured before the weights were calibrated again, too: confidences were others then.
 
     Raises:
         WeightsError: the file is no JSON object.
@@ -204,9 +204,9 @@ def read_baseline(weights: Path, weights_digest: str, temperature: float) -> dic
 def main(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="model.KEY=VALUE…")] = None,
     data: Annotated[Path, typer.Option(help="the prepared data set")] = DATA_FILE,
-    weights: Annotated[Path, typer.Option(help="the weights to measure; the figures go beside them")] = WEIGHTS_FILE,
+    weights: Annotated[Path, typer.Option(help="the weights to measure; the metrics go beside them")] = WEIGHTS_FILE,
 ) -> None:
-    """Measure weights on the test images, as they are and corrupted; write the figures, and plots of them."""
+    """Measure weights on the test images, as they are and corrupted; write the metrics, and plots of them."""
     check_sections(overrides or [], ModelParams)
     try:
         # Here, and before the minutes of work: `export` reads evaluations where only the serving packages are.
@@ -218,15 +218,15 @@ def main(
     images, labels = dataset.test_images, dataset.test_labels
     logits = predict_logits(classifier, images)
     corruptions = measure_corruptions(classifier, images, labels)
-    figures = evaluate(logits, labels, classifier.temperature, corruptions, dataset.digest, weights_digest)
-    evaluation, plots = asdict(figures), weights.parent / PLOTS_NAME
-    probabilities = softmax(logits, figures.temperature)
+    metrics = evaluate(logits, labels, classifier.temperature, corruptions, dataset.digest, weights_digest)
+    evaluation, plots = asdict(metrics), weights.parent / PLOTS_NAME
+    probabilities = softmax(logits, metrics.temperature)
     write_json(evaluation, weights.parent / EVALUATION_NAME)
     baseline = measure_baseline(images, probabilities, class_names())
     write_baseline(baseline, weights, weights_digest, classifier.temperature)
-    write_json({name: evaluation[name] for name in HEADLINES}, weights.parent / METRICS_NAME)
+    write_json({name: evaluation[name] for name in HEADLINE_METRICS}, weights.parent / METRICS_NAME)
     write_plots(evaluation, images, labels, probabilities, plots)
-    console.print(_summary(figures))
+    console.print(_summary(metrics))
 
 
 def _cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64], temperature: float) -> float:
@@ -234,40 +234,40 @@ def _cross_entropy(logits: NDArray[np.float32], labels: NDArray[np.int64], tempe
     return torch.nn.functional.cross_entropy(scaled, torch.from_numpy(labels)).item()
 
 
-def _class_figures(confusion: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, ClassFigures]:
-    figures = {}
+def _class_metrics(confusion: NDArray[np.int64], names: tuple[str, ...]) -> dict[str, ClassMetrics]:
+    metrics = {}
     for index, name in enumerate(names):
         right, predicted, present = confusion[index, index], confusion[:, index].sum(), confusion[index].sum()
-        figures[name] = ClassFigures(_share(right, predicted), _share(right, present))
-    return figures
+        metrics[name] = ClassMetrics(_share(right, predicted), _share(right, present))
+    return metrics
 
 
 def _share(part: np.int64, whole: np.int64) -> float | None:
     return float(part / whole) if whole else None
 
 
-def _summary(figures: Evaluation) -> Group:
-    classes = Table(title=f"{figures.images:,} test images")
+def _summary(metrics: Evaluation) -> Group:
+    classes = Table(title=f"{metrics.images:,} test images")
     for column in ("class", "precision", "recall"):
         classes.add_column(column, justify="left" if column == "class" else "right")
-    for name, of_class in figures.classes.items():
+    for name, of_class in metrics.classes.items():
         classes.add_row(name, _percent(of_class.precision), _percent(of_class.recall))
 
-    corruptions = Table(title="accuracy on corrupted images, by strength")
-    for column in ("corruption", *map(str, STRENGTHS)):
+    corruptions = Table(title="accuracy on corrupted images, by severity")
+    for column in ("corruption", *map(str, SEVERITIES)):
         corruptions.add_column(column, justify="left" if column == "corruption" else "right")
-    for name, accuracies in figures.corruptions.items():
+    for name, accuracies in metrics.corruptions.items():
         corruptions.add_row(name, *map(_percent, accuracies))
 
     whole = Table(show_header=False)
-    interval = f"{figures.accuracy_low:.2%} to {figures.accuracy_high:.2%}"
+    interval = f"{metrics.accuracy_low:.2%} to {metrics.accuracy_high:.2%}"
     for row in (
-        ("accuracy", f"{figures.accuracy:.2%} ({interval})"),
-        ("among the two most probable", f"{figures.top2_accuracy:.2%}"),
-        ("accuracy, corrupted", f"{figures.corrupted_accuracy:.2%}"),
-        ("calibration error", f"{figures.calibration_error:.2%}"),
-        (f"before temperature {figures.temperature:.3f}", f"{figures.calibration_error_before:.2%}"),
-        ("loss", f"{figures.loss:.4f}"),
+        ("accuracy", f"{metrics.accuracy:.2%} ({interval})"),
+        ("among the two most probable", f"{metrics.top2_accuracy:.2%}"),
+        ("accuracy, corrupted", f"{metrics.corrupted_accuracy:.2%}"),
+        ("calibration error", f"{metrics.calibration_error:.2%}"),
+        (f"before temperature {metrics.temperature:.3f}", f"{metrics.calibration_error_before:.2%}"),
+        ("loss", f"{metrics.loss:.4f}"),
     ):
         whole.add_row(*row)
     return Group(classes, corruptions, whole)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cifar.common.files import atomic_write
 from cifar.common.project import class_names
 
-MISTAKES = 24  # pictures in the gallery
+MISTAKES = 24  # images in the gallery
 _GALLERY_COLUMNS = 6
 
 _BLUE, _LIGHT_BLUE, _RED, _GREY = "#1f6fb2", "#a9cbe8", "#d1495b", "#8a8f98"
@@ -110,19 +110,19 @@ def draw_reliability(evaluation: Mapping[str, Any], path: Path) -> None:
 
 
 def draw_corruptions(evaluation: Mapping[str, Any], path: Path) -> None:
-    """Draw the accuracy on corrupted pictures by strength, from the content of `evaluation.json`, as PNG."""
+    """Draw the accuracy on corrupted images by severity, from the content of `evaluation.json`, as PNG."""
     corruptions = evaluation["corruptions"]
     with _drawing(path, 9.0, 4.2) as figure:
         panels = figure.subplots(2, 5, sharex=True, sharey=True)
         for axes, (name, accuracies) in zip(panels.flat, corruptions.items(), strict=True):
-            strengths = range(1, len(accuracies) + 1)
+            severities = range(1, len(accuracies) + 1)
             for others in corruptions.values():
-                axes.plot(strengths, others, color=_GREY, alpha=0.25, linewidth=0.8)
+                axes.plot(severities, others, color=_GREY, alpha=0.25, linewidth=0.8)
             axes.axhline(evaluation["accuracy"], color=_GREY, linestyle="--", linewidth=1)
-            axes.plot(strengths, accuracies, "o-", color=_BLUE, markersize=4)
-            axes.set(title=name.replace("_", " "), xticks=strengths, ylim=(0, 1))
+            axes.plot(severities, accuracies, "o-", color=_BLUE, markersize=4)
+            axes.set(title=name.replace("_", " "), xticks=severities, ylim=(0, 1))
             axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-        figure.supxlabel("strength", fontsize=9)
+        figure.supxlabel("severity", fontsize=9)
         figure.supylabel("accuracy", fontsize=9)
         clean, mean = evaluation["accuracy"], evaluation["corrupted_accuracy"]
         figure.suptitle(
@@ -135,7 +135,7 @@ def draw_mistakes(
 ) -> None:
     """Draw the MISTAKES most confident mistakes, the most confident first, as PNG.
 
-    It shows pictures of the data set, so it does not belong into the repository.
+    It shows images of the data set, so it does not belong into the repository.
 
     Args:
         images: (N, 32, 32, 3).
@@ -159,7 +159,7 @@ def draw_mistakes(
 
 @contextmanager
 def _drawing(path: Path, width: float, height: float) -> Iterator[Figure]:
-    """Give a figure of so many inches, and write it when the block ends well, whole or not at all.
+    """Give a figure of a size in inches, and write it when the block ends well, whole or not at all.
 
     A Figure of its own, without pyplot, is drawn by Agg and forgotten: no window, no state, no display.
     """
@@ -190,13 +190,13 @@ def write_reliability(evaluation: Mapping[str, Any], path: Path) -> None:
 
 
 def write_corruptions(evaluation: Mapping[str, Any], path: Path) -> None:
-    """Write `corruption,strength,accuracy`: one row each pair of the first two."""
+    """Write `corruption,severity,accuracy`: one row each pair of the first two."""
     rows = (
-        (name, strength, accuracy)
+        (name, severity, accuracy)
         for name, accuracies in evaluation["corruptions"].items()
-        for strength, accuracy in enumerate(accuracies, start=1)
+        for severity, accuracy in enumerate(accuracies, start=1)
     )
-    _write(("corruption", "strength", "accuracy"), rows, path)
+    _write(("corruption", "severity", "accuracy"), rows, path)
 
 
 def _write(header: tuple[str, ...], rows: Iterable[Iterable[object]], path: Path) -> None:

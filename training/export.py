@@ -24,9 +24,9 @@ from cifar.common.files import atomic_write, digest_file
 from cifar.common.project import class_names
 from cifar.common.training_record import read_record
 from training.data import DATA_FILE, load_dataset
-from training.errors import ExportRefused, ParameterError
+from training.errors import ExportRejected, ParameterError
 from training.evaluate import read_baseline, read_evaluation
-from training.gate import GateParams, pass_gate
+from training.gate import GateParams, check_gate
 from training.model import EVALUATION_BATCH, Classifier
 from training.params import check_sections, load_params
 from training.weights import WEIGHTS_FILE, load_classifier
@@ -64,24 +64,24 @@ def export(
 
     Args:
         classifier: the network with its weights, in evaluation mode.
-        metadata: rides inside the file as `metadata.json`.
+        metadata: is embedded in the file as `metadata.json`.
         images: (N, 32, 32, 3), what the two are compared on.
         tolerance: the most that any probability may differ.
-        path: the file; untouched when the export is refused.
+        path: the file; untouched when the export is rejected.
 
     Returns:
         The largest difference of a probability.
 
     Raises:
-        ExportRefused: a probability differs by more than `tolerance`, or another class is the most probable one.
+        ExportRejected: a probability differs by more than `tolerance`, or another class is the most probable one.
     """
     content = _script(classifier, metadata)
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
         exported = torch.jit.load(str(temporary), map_location="cpu")
         difference = largest_difference(classifier, exported, images)
-        if not difference <= tolerance:  # NaN is refused too
-            raise ExportRefused(
+        if not difference <= tolerance:  # NaN is rejected too
+            raise ExportRejected(
                 f"probabilities differ by {difference:.1e} from the trained network's, {tolerance:.1e} is allowed "
                 f"(export.tolerance); {path} was not written"
             )
@@ -127,10 +127,10 @@ def reference_outputs(classifier: Classifier) -> bytes:
 def largest_difference(
     eager: Callable[[Tensor], Tensor], exported: Callable[[Tensor], Tensor], images: NDArray[np.uint8]
 ) -> float:
-    """Return the largest difference of a probability over pictures (N, 32, 32, 3).
+    """Return the largest difference of a probability over images (N, 32, 32, 3).
 
     Raises:
-        ExportRefused: another class is the most probable one for some picture.
+        ExportRejected: another class is the most probable one for some image.
     """
     largest = 0.0
     for start in range(0, len(images), EVALUATION_BATCH):
@@ -138,9 +138,9 @@ def largest_difference(
         expected, got = eager(batch), exported(batch)
         other = (expected.argmax(1) != got.argmax(1)).nonzero().flatten().tolist()
         if other:
-            raise ExportRefused(
-                f"the exported network gives picture {start + other[0]} another class than the trained one "
-                f"({len(other)} of {len(batch)} pictures from {start} on); no file was written"
+            raise ExportRejected(
+                f"the exported network gives image {start + other[0]} another class than the trained one "
+                f"({len(other)} of {len(batch)} images from {start} on); no file was written"
             )
         if not torch.isfinite(expected - got).all():
             return float("nan")
@@ -153,21 +153,21 @@ def main(
     data: Annotated[Path, typer.Option(help="the data set whose test images the export is checked on")] = DATA_FILE,
     weights: Annotated[Path, typer.Option(help="the weights to export")] = WEIGHTS_FILE,
     output: Annotated[Path, typer.Option(help="the file to write")] = MODEL_FILE,
-    gate: Annotated[bool, typer.Option(help="refuse weights that are worse than the section gate allows")] = True,
+    gate: Annotated[bool, typer.Option(help="reject weights that are worse than the section gate allows")] = True,
 ) -> None:
-    """Export weights as TorchScript. Without a prepared data set, the check runs on drawn pictures, and says so."""
+    """Export weights as TorchScript. Without a prepared data set, the check runs on synthetic images, and says so."""
     given = overrides or []
     sections = [item for item in given if not item.startswith("model.")]
     check_sections(sections, ExportParams, ArchiveParams, GateParams)
     params, archive = load_params(ExportParams, given), load_params(ArchiveParams, given)
     thresholds = load_params(GateParams, given)
     if gate:
-        pass_gate(weights, thresholds)
+        check_gate(weights, thresholds)
     classifier = load_classifier(weights, given)
     if data.exists():
         images, kind = load_dataset(data).test_images, "test images"
     else:
-        images, kind = synthetic_images(), "drawn pictures (no prepared data set here)"
+        images, kind = synthetic_images(), "synthetic images (no prepared data set here)"
     metadata = describe(weights, archive.version)
     difference = export(classifier, metadata, images, params.tolerance, output)
     console.print(
@@ -180,10 +180,10 @@ def main(
 def describe(weights: Path, version: str) -> dict[str, Any]:
     """Return the metadata of an export: what a server must know to name its answers and to trace them back.
 
-    Fields that are not known, as for weights trained elsewhere, are None.
+    Fields that are not known, as for external checkpoints, are None.
     """
     record = read_record(weights) or {}
-    figures = read_evaluation(weights) or {}
+    metrics = read_evaluation(weights) or {}
     weights_digest = digest_file(weights)
     return {
         "class_names": list(class_names()),
@@ -192,7 +192,7 @@ def describe(weights: Path, version: str) -> dict[str, Any]:
         "data_digest": record.get("data_digest"),
         "mlflow_run": record.get("mlflow_run"),
         "weights_digest": weights_digest,
-        "accuracy": figures.get("accuracy"),
+        "accuracy": metrics.get("accuracy"),
         "baseline": read_baseline(weights, weights_digest, record.get("temperature", 1.0)),
     }
 

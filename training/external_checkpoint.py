@@ -172,7 +172,7 @@ def _check_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _take_foreign(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
-    """Return the only state dict, though of another network, whose names the caller's message tells."""
+    """Return the only state dict, though of another network, whose names the caller's message shows."""
     whole = [
         mapping
         for _, mapping in _walk(content, path)
@@ -242,7 +242,7 @@ _HARMLESS = ("collections OrderedDict", "torch._utils ", "torch ", "torch.storag
 
 
 def name_kind(path: Path) -> str | None:
-    """Say what a file is instead of a checkpoint of tensors: `is …; line`; None where that cannot be told."""
+    """Say what a file is instead of a checkpoint of tensors: `is …; line`; None where that is not known."""
     if path.is_dir():
         return "is a folder; name the file in it (*.pth, *.pt)"
     if not path.is_file():
@@ -251,7 +251,7 @@ def name_kind(path: Path) -> str | None:
         head = file.read(_HEAD_BYTES)
     if not head:
         return "is empty; copy or download it again"
-    kind = next(filter(None, (tell(head, path) for tell in _TELLERS)), None)
+    kind = next(filter(None, (detect(head, path) for detect in _DETECTORS)), None)
     return None if kind is None else kind.replace("{path}", quote(str(path))).replace("{name}", repr(str(path)))
 
 
@@ -357,7 +357,7 @@ def _by_opcodes(content: bytes) -> str | None:
             elif opcode.name in ("EMPTY_DICT", "DICT", "EMPTY_LIST", "EMPTY_TUPLE"):
                 outermost = outermost or opcode.name
         keys = [key for key in ("state_dict", "model_state_dict", "model", "net") if key in strings]
-    except Exception:  # noqa: S110 - what has been read up to the damage is what can be told
+    except Exception:  # noqa: S110 - what has been read up to the damage is what is known
         pass
     unknown = [name.replace(" ", ".") for name in dict.fromkeys(classes) if not name.startswith(_HARMLESS)]
     if not unknown:
@@ -378,7 +378,7 @@ def _show(head: bytes) -> str:
     return ascii(head[:60].decode("utf-8", "replace"))
 
 
-_TELLERS: tuple[Callable[[bytes, Path], str | None], ...] = (
+_DETECTORS: tuple[Callable[[bytes, Path], str | None], ...] = (
     _by_text,
     _by_archive,
     _by_pickle,

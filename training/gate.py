@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from cifar.common.training_record import EVALUATION_NAME
-from training.errors import GateClosed, ParameterError
+from training.errors import GateFailed, ParameterError
 from training.evaluate import read_evaluation
 
 
@@ -29,36 +29,36 @@ class GateParams:
                 raise ParameterError(f"gate.{key} is {value}; expected a share between 0 and 1")
 
 
-def pass_gate(weights: Path, params: GateParams) -> None:
-    """Compare the figures of weights, measured by `evaluate`, with the thresholds and with the reference.
+def check_gate(weights: Path, params: GateParams) -> None:
+    """Compare the metrics of weights, measured by `evaluate`, with the thresholds and with the reference.
 
     Args:
         weights: the file; `evaluation.json` stands beside it.
         params: the thresholds.
 
     Raises:
-        GateClosed: not measured, or too bad; the message says by how much for each figure that is.
+        GateFailed: not measured, or too bad; the message says by how much for each metric that is.
     """
-    figures = read_evaluation(weights)
-    if figures is None:
-        raise GateClosed(
-            f"{weights} has no figures of its own in {weights.parent / EVALUATION_NAME}, so nobody knows how "
-            f"good it is; measure it: python -m training.evaluate --weights {weights}"
+    metrics = read_evaluation(weights)
+    if metrics is None:
+        raise GateFailed(
+            f"{weights} has no metrics of its own in {weights.parent / EVALUATION_NAME}, so its quality is "
+            f"unknown; measure it: python -m training.evaluate --weights {weights}"
         )
-    failures = _below_thresholds(figures, params) + _below_reference(figures, params)
+    failures = _below_thresholds(metrics, params) + _below_reference(metrics, params)
     if failures:
-        raise GateClosed(f"{weights} is not good enough: {'; '.join(failures)}")
+        raise GateFailed(f"{weights} is not good enough: {'; '.join(failures)}")
 
 
-def _below_thresholds(figures: dict[str, Any], params: GateParams) -> list[str]:
-    recalls = {name: _number(of_class["recall"]) for name, of_class in figures["classes"].items()}
+def _below_thresholds(metrics: dict[str, Any], params: GateParams) -> list[str]:
+    recalls = {name: _number(of_class["recall"]) for name, of_class in metrics["classes"].items()}
     worst = min(recalls, key=lambda name: recalls[name] if recalls[name] >= 0 else -1.0)
     checks = [
-        ("accuracy", figures["accuracy"], params.min_accuracy, "min_accuracy"),
+        ("accuracy", metrics["accuracy"], params.min_accuracy, "min_accuracy"),
         (f"recall of {worst}, the worst class,", recalls[worst], params.min_class_recall, "min_class_recall"),
         (
-            "accuracy on corrupted pictures",
-            figures["corrupted_accuracy"],
+            "accuracy on corrupted images",
+            metrics["corrupted_accuracy"],
             params.min_corrupted_accuracy,
             "min_corrupted_accuracy",
         ),
@@ -68,7 +68,7 @@ def _below_thresholds(figures: dict[str, Any], params: GateParams) -> list[str]:
         for name, value, least, key in checks
         if not _number(value) >= least
     ]
-    error, most = _number(figures["calibration_error"]), params.max_calibration_error
+    error, most = _number(metrics["calibration_error"]), params.max_calibration_error
     if not error <= most:
         failures.append(
             f"calibration error is {error:.2%}, {error - most:.2%} above gate.max_calibration_error ({most:.2%})"
@@ -76,24 +76,24 @@ def _below_thresholds(figures: dict[str, Any], params: GateParams) -> list[str]:
     return failures
 
 
-def _number(figure: float | None) -> float:
+def _number(metric: float | None) -> float:
     """JSON has no NaN: it stands there as null. It compares as false, so it passes nothing."""
-    return math.nan if figure is None else figure
+    return math.nan if metric is None else metric
 
 
-def _below_reference(figures: dict[str, Any], params: GateParams) -> list[str]:
+def _below_reference(metrics: dict[str, Any], params: GateParams) -> list[str]:
     if params.reference is None:
         return []
     shipped = read_evaluation(Path(params.reference))
     if shipped is None:
-        raise GateClosed(
-            f"gate.reference is {params.reference}, which has no figures of its own in an {EVALUATION_NAME} beside it; "
+        raise GateFailed(
+            f"gate.reference is {params.reference}, which has no metrics of its own in an {EVALUATION_NAME} beside it; "
             "measure it, or set gate.reference=null"
         )
-    drop = shipped["accuracy"] - figures["accuracy"]
+    drop = shipped["accuracy"] - metrics["accuracy"]
     if drop <= params.max_accuracy_drop:
         return []
-    elsewhere = "" if shipped["data_digest"] == figures["data_digest"] else ", which was measured on other pictures"
+    elsewhere = "" if shipped["data_digest"] == metrics["data_digest"] else ", which was measured on other images"
     return [
         f"accuracy is {drop:.2%} below the {shipped['accuracy']:.2%} of {params.reference}{elsewhere}; "
         f"gate.max_accuracy_drop allows {params.max_accuracy_drop:.2%}"

@@ -13,7 +13,7 @@ from cifar.common.project import IMAGE_SIZE
 from training.errors import ParameterError, WeightsError
 
 CLASS_COUNT = 10
-EVALUATION_BATCH = 128  # images: fits the caches (500: a quarter slower on two cores); no figure depends on it
+EVALUATION_BATCH = 128  # images: fits the caches (500: a quarter slower on two cores); no metric depends on it
 
 _ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU, "gelu": nn.GELU, "silu": nn.SiLU}
 
@@ -33,7 +33,7 @@ class ModelParams:
     activation: Literal["relu", "leaky_relu", "elu", "gelu", "silu"] | None = None
     batch_norm: bool | None = None
     pool_first: bool | None = None
-    mirror: bool = False
+    flip_tta: bool = False
     # Of CIFAR-10's training pixels, scaled to 0-1.
     mean: tuple[float, ...] = (0.4914, 0.4822, 0.4465)
     std: tuple[float, ...] = (0.2470, 0.2435, 0.2616)
@@ -121,7 +121,7 @@ class ImprovedCNN(nn.Module):
     """Three convolutions with batch normalisation, two fully connected layers with dropout between them.
 
     Parameters and errors are those of SimpleCNN. Without batch normalisation its state dict has the keys of conv1,
-    conv2, conv3, fc1 and fc2 only, so that a `best_cnn_model.pth` trained elsewhere loads.
+    conv2, conv3, fc1 and fc2 only, so that a `best_cnn_model.pth` trained by other code loads.
     """
 
     def __init__(
@@ -175,8 +175,8 @@ class Classifier(nn.Module):
         network: (N, 3, 32, 32) normalised pixels to (N, 10) logits.
         mean: of each channel's pixels, scaled to 0-1.
         std: their standard deviation.
-        mirror: predict from each image and its mirror image, by the mean of their logits: twice the work, and for a
-            network that was trained on both more accurate (Krizhevsky, Sutskever and Hinton 2012, section 4.1).
+        flip_tta: average the logits of each image and of its flipped image: twice the work, and more accurate for a
+            network that was trained on both (Krizhevsky, Sutskever and Hinton 2012, section 4.1).
 
     Attributes:
         temperature: what logits are divided by before the softmax, so that confidences are as often right as they say;
@@ -184,11 +184,11 @@ class Classifier(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], mirror: bool = False
+        self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...], flip_tta: bool = False
     ) -> None:
         super().__init__()
         self.network = network
-        self.mirror = mirror
+        self.flip_tta = flip_tta
         self.temperature = 1.0
         # Not persistent: the weights file holds the network's weights and nothing else.
         self.mean: Tensor
@@ -202,7 +202,7 @@ class Classifier(nn.Module):
 
     def logits(self, images: Tensor) -> Tensor:
         """As `forward`, before temperature and softmax."""
-        if self.mirror:
+        if self.flip_tta:
             both: Tensor = self.network(self.normalise(torch.cat([images, images.flip(2)])))
             return both.view(2, -1, both.shape[1]).mean(0)
         logits: Tensor = self.network(self.normalise(images))
@@ -217,12 +217,12 @@ class Classifier(nn.Module):
 def build_classifier(params: ModelParams) -> Classifier:
     """Build the network that `params` names inside its classifier; raises ParameterError as `build_network` does."""
     network = build_network(params).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Classifier(network, params.mean, params.std, params.mirror)
+    return Classifier(network, params.mean, params.std, params.flip_tta)
 
 
 @torch.inference_mode()
 def predict_probabilities(classifier: Classifier, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Run pictures (N, 32, 32, 3) through the classifier, to the probabilities (N, 10) that it serves."""
+    """Run images (N, 32, 32, 3) through the classifier, to the probabilities (N, 10) that it serves."""
     batches = torch.from_numpy(images).split(EVALUATION_BATCH)
     probabilities: NDArray[np.float32] = torch.cat([classifier(batch) for batch in batches]).numpy()
     return probabilities

@@ -31,7 +31,7 @@ class TrainParams:
     warmup: float
     early_stopping_patience: int
     label_smoothing: float
-    average_decay: float
+    ema_decay: float
     crop_padding: int
     flip: bool
     cutout: int
@@ -45,12 +45,12 @@ class TrainParams:
             _require(getattr(self, key) >= 1, key, getattr(self, key), "at least 1")
         for key in ("weight_decay", "crop_padding", "cutout", "plateau_patience", "seed"):
             _require(getattr(self, key) >= 0, key, getattr(self, key), "at least 0")
-        for key in ("momentum", "label_smoothing", "average_decay", "warmup"):
+        for key in ("momentum", "label_smoothing", "ema_decay", "warmup"):
             _require(0 <= getattr(self, key) < 1, key, getattr(self, key), "at least 0 and below 1")
         _require(self.lr > 0, "lr", self.lr, "above 0")
         _require(0 < self.plateau_factor < 1, "plateau_factor", self.plateau_factor, "between 0 and 1")
-        _require(self.crop_padding <= 31, "crop_padding", self.crop_padding, "below the picture's 32 pixels")
-        _require(self.cutout <= 32, "cutout", self.cutout, "at most the picture's 32 pixels")
+        _require(self.crop_padding <= 31, "crop_padding", self.crop_padding, "below the image's 32 pixels")
+        _require(self.cutout <= 32, "cutout", self.cutout, "at most the image's 32 pixels")
         _require(self.seed < 2**63, "seed", self.seed, "below 2**63")
         if self.device == "cuda":
             _require(torch.cuda.is_available(), "device", self.device, "cpu or auto: PyTorch sees no GPU here")
@@ -105,16 +105,18 @@ class Schedule:
 
     def __init__(self, optimizer: torch.optim.Optimizer, params: TrainParams, steps: int) -> None:
         self._plateau: ReduceLROnPlateau | None = None
-        self._curve: LambdaLR | None = None
+        self._multiplier: LambdaLR | None = None
         if params.scheduler == "plateau":
             self._plateau = ReduceLROnPlateau(optimizer, factor=params.plateau_factor, patience=params.plateau_patience)
         else:
-            self._curve = LambdaLR(optimizer, curve(params.scheduler, params.warmup, steps * params.epochs))
+            self._multiplier = LambdaLR(
+                optimizer, lr_multiplier(params.scheduler, params.warmup, steps * params.epochs)
+            )
 
     def after_batch(self) -> None:
         """Move on by one step of the optimiser."""
-        if self._curve:
-            self._curve.step()
+        if self._multiplier:
+            self._multiplier.step()
 
     def after_epoch(self, validation_loss: float) -> None:
         """Move on by one epoch with this validation loss."""
@@ -123,15 +125,15 @@ class Schedule:
 
     def state_dict(self) -> dict[str, Any]:
         """Return where the schedule is."""
-        state: dict[str, Any] = (self._plateau or self._curve).state_dict()  # type: ignore[union-attr]
+        state: dict[str, Any] = (self._plateau or self._multiplier).state_dict()  # type: ignore[union-attr]
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        (self._plateau or self._curve).load_state_dict(state)  # type: ignore[union-attr]
+        """Resume from there."""
+        (self._plateau or self._multiplier).load_state_dict(state)  # type: ignore[union-attr]
 
 
-def curve(scheduler: str, warmup: float, total: int) -> Callable[[int], float]:
+def lr_multiplier(scheduler: str, warmup: float, total: int) -> Callable[[int], float]:
     """Return the factor of the learning rate for step 0 to `total`.
 
     Args:
@@ -152,7 +154,7 @@ def curve(scheduler: str, warmup: float, total: int) -> Callable[[int], float]:
     return factor
 
 
-def averaged(network: nn.Module, decay: float) -> AveragedModel:
+def ema(network: nn.Module, decay: float) -> AveragedModel:
     """Return the exponential moving average of `network`'s weights and buffers, not begun.
 
     Args:

@@ -1,18 +1,22 @@
-"""Reads a section of `params.yaml` into a frozen dataclass, and refuses what does not fit it before any work starts."""
+"""Reads a section of `params.yaml` into a frozen dataclass, and rejects what does not fit it before any work starts."""
 
 import dataclasses
 import math
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import yaml
 
+from cifar.common.console import console
 from training.errors import ParameterError
 
 PARAMS_FILE = Path("params.yaml")
+
+# Old names, read with a warning until release 0.3.0.
+RENAMED = {"model.mirror": "model.flip_tta", "train.average_decay": "train.ema_decay"}
 
 
 class Section(Protocol):
@@ -34,7 +38,7 @@ def load_params(section: type[S], overrides: Sequence[str] = (), file: Path = PA
         file: the YAML file.
 
     Raises:
-        ParameterError: file or section missing, unknown or missing key, wrong type, a value that the section refuses.
+        ParameterError: file or section missing, unknown or missing key, wrong type, a value that the section rejects.
     """
     values = _read_section(file, section.SECTION)
     # A version such as 1.10 must not turn into the number 1.1 on its way.
@@ -55,7 +59,7 @@ def params_from(section: type[S], values: dict[str, Any]) -> S:
 
 
 def check_sections(overrides: Sequence[str], *sections: type[Section]) -> None:
-    """Refuse an override that none of the sections of a command would read: it would be a silent no-op."""
+    """Reject an override that none of the sections of a command would read: it would be a silent no-op."""
     names = [section.SECTION for section in sections]
     for override in overrides:
         if _split(override)[0] not in names:
@@ -75,7 +79,40 @@ def overrides_of(name: str, overrides: Sequence[str], text_keys: Sequence[str] =
                 values[key] = text if key in text_keys else yaml.safe_load(text)
             except (yaml.YAMLError, ValueError):  # ValueError: a date such as 2026-99-99
                 raise ParameterError(f"{override!r}: the value is not YAML") from None
-    return values
+    return rename_parameters(values, "the command line", name)
+
+
+def current_name(key: str) -> str:
+    """Return the name that `section.key` has now."""
+    return RENAMED.get(key, key)
+
+
+def rename_parameters(values: Mapping[str, Any], where: str, section: str = "") -> dict[str, Any]:
+    """Give parameters their current names; each old one is shown with a warning.
+
+    Args:
+        values: by key of `section`, or by `section.key`.
+        where: what they were read from, for messages.
+        section: that of the keys.
+
+    Raises:
+        ParameterError: a value stands under its old and its current name.
+    """
+    prefix = f"{section}." if section else ""
+    renamed = {}
+    for key, value in values.items():
+        old = f"{prefix}{key}"
+        new = current_name(old)
+        if new != old:
+            if new.removeprefix(prefix) in values:
+                raise ParameterError(f"{where} has {old} and {new}, which are one parameter; keep {new}")
+            _warn(f"{where} has {old}, which is called {new} now; release 0.3.0 will not read the old name")
+        renamed[new.removeprefix(prefix)] = value
+    return renamed
+
+
+def _warn(text: str) -> None:
+    console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _read_section(file: Path, name: str) -> dict[str, Any]:
@@ -88,7 +125,7 @@ def _read_section(file: Path, name: str) -> dict[str, Any]:
     section = document.get(name) if isinstance(document, dict) else None
     if not isinstance(section, dict):
         raise ParameterError(f"{file} has no section {name!r}")
-    return dict(section)
+    return rename_parameters(section, str(file), name)
 
 
 def _split(override: str) -> tuple[str, str, str]:
@@ -100,7 +137,7 @@ def _split(override: str) -> tuple[str, str, str]:
 
 
 def _cast(value: Any, hint: Any, name: str) -> Any:
-    """Return `value` as the type `hint` says, or refuse it: 1 is a float, True is no int, "3" is no number."""
+    """Return `value` as the type `hint` says, or reject it: 1 is a float, True is no int, "3" is no number."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         if value is None:
             return None
@@ -122,7 +159,7 @@ def _cast(value: Any, hint: Any, name: str) -> Any:
 
 
 def _float(value: Any, name: str) -> Any:
-    """Return a number as a float, anything else as it is; refuse infinity and NaN, which fit no parameter."""
+    """Return a number as a float, anything else as it is; reject infinity and NaN, which fit no parameter."""
     if isinstance(value, str):
         value = _number_yaml_misses(value)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -133,7 +170,7 @@ def _float(value: Any, name: str) -> Any:
 
 
 def _number_yaml_misses(text: str) -> float | str:
-    """YAML 1.1 reads 1e-3 (without a point) as a string; everybody means the number."""
+    """YAML 1.1 reads 1e-3 (without a point) as a string; a number is meant."""
     try:
         return float(text)
     except ValueError:

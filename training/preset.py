@@ -15,16 +15,16 @@ from ruamel.yaml import YAML
 from cifar.common.console import console, run_stage
 from cifar.common.files import atomic_write
 from training.errors import ParameterError
-from training.params import PARAMS_FILE
+from training.params import PARAMS_FILE, RENAMED
 
 PRESETS = Path(__file__).resolve().parent / "presets"
 
 
-def apply_preset(name: str, file: Path = PARAMS_FILE) -> dict[str, tuple[Any, Any]]:
+def apply_preset(preset: str, file: Path = PARAMS_FILE) -> dict[str, tuple[Any, Any]]:
     """Write a preset's values into params.yaml, and leave its comments and all else as they are.
 
     Args:
-        name: of a file in training/presets/, without its ending.
+        preset: of a file in training/presets/, without its ending.
         file: the params.yaml.
 
     Returns:
@@ -33,7 +33,7 @@ def apply_preset(name: str, file: Path = PARAMS_FILE) -> dict[str, tuple[Any, An
     Raises:
         ParameterError: no such preset, or params.yaml lacks a key of it; nothing is written.
     """
-    preset = read_preset(name)
+    sections = read_preset(preset)
     if not file.exists():
         raise ParameterError(f"{file} is missing; run this from the repository root")
     parser = YAML()
@@ -42,10 +42,11 @@ def apply_preset(name: str, file: Path = PARAMS_FILE) -> dict[str, tuple[Any, An
     parser.representer.add_representer(type(None), _null)
     document = parser.load(file.read_text(encoding="utf-8"))
     changes = {}
-    for section, values in preset.items():
-        for key, value in values.items():
+    for section, values in sections.items():
+        for name, value in values.items():
+            key = name if name in document.get(section, {}) else _old_name(section, name)
             if key not in document.get(section, {}):
-                raise ParameterError(f"the preset {name} sets {section}.{key}, which {file} does not have")
+                raise ParameterError(f"the preset {preset} sets {section}.{name}, which {file} does not have")
             before = document[section][key]
             if before != value:
                 changes[f"{section}.{key}"] = (before, value)
@@ -76,6 +77,12 @@ def main(
         console.print(f"{key}: {before} → {now}", markup=False, highlight=False, soft_wrap=True)
     if not changes:
         console.print(f"{file} is the preset {name} already")
+
+
+def _old_name(section: str, key: str) -> str:
+    """Return what an older params.yaml calls a parameter."""
+    old = next((old for old, new in RENAMED.items() if new == f"{section}.{key}"), f"{section}.{key}")
+    return old.partition(".")[2]
 
 
 def _null(representer: Any, _: None) -> Any:

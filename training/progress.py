@@ -13,13 +13,13 @@ _REFRESH_S = 0.1
 
 
 class EpochProgress:
-    """A bar over the pictures of one epoch, with loss, accuracy and pictures a second.
+    """A bar over the images of one epoch, with loss, accuracy and images a second.
 
     Args:
         epoch: 1 is the first.
-        epochs: at most so many.
+        epochs: the most there may be.
         images: in one epoch.
-        show: whether anybody looks; False for all but one of several processes.
+        show: whether the bar is shown; False for all but one of several processes.
     """
 
     def __init__(self, epoch: int, epochs: int, images: int, show: bool = True) -> None:
@@ -27,7 +27,7 @@ class EpochProgress:
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[metrics]}"),
         )
         self._progress = Progress(
             *columns,
@@ -38,7 +38,7 @@ class EpochProgress:
             disable=not (console.is_terminal and show),
         )
         self._next = 0.0
-        self._task = self._progress.add_task(f"epoch {epoch}/{epochs}", total=images, figures="")
+        self._task = self._progress.add_task(f"epoch {epoch}/{epochs}", total=images, metrics="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -50,21 +50,21 @@ class EpochProgress:
         self._progress.stop()
 
     def show(self, seen: int, totals: Tensor) -> None:
-        """Move the bar to `seen` pictures; `totals` is the sum of their losses and how many were right, (2,)."""
+        """Move the bar to `seen` images; `totals` is the sum of their losses and how many were right, (2,)."""
         if self._progress.disable or time.monotonic() < self._next:
             return  # reading the totals would wait for the GPU
         self._next = time.monotonic() + _REFRESH_S
         loss, right = (totals / seen).tolist()
         speed = self._progress.tasks[self._task].speed or 0.0
-        figures = f"loss {loss:.3f}  accuracy {right:.1%}  {speed:,.0f} images/s"
-        self._progress.update(self._task, completed=seen, figures=figures)
+        metrics = f"loss {loss:.3f}  accuracy {right:.1%}  {speed:,.0f} images/s"
+        self._progress.update(self._task, completed=seen, metrics=metrics)
 
 
-def epoch_line(epoch: int, figures: dict[str, float], best: bool) -> str:
-    """Return one line for a finished epoch, from the names of figures that training logs."""
+def epoch_line(epoch: int, metrics: dict[str, float], best: bool) -> str:
+    """Return one line for a finished epoch, from the names of metrics that training logs."""
     return (
         f"epoch {epoch:3d}  "
-        f"train loss {figures['train_loss']:.3f} accuracy {figures['train_accuracy']:.1%}  "
-        f"validation loss {figures['validation_loss']:.3f} accuracy {figures['validation_accuracy']:.2%}  "
-        f"lr {figures['learning_rate']:.1e}  {figures['images_per_second']:,.0f} images/s{'  best' if best else ''}"
+        f"train loss {metrics['train_loss']:.3f} accuracy {metrics['train_accuracy']:.1%}  "
+        f"validation loss {metrics['validation_loss']:.3f} accuracy {metrics['validation_accuracy']:.2%}  "
+        f"lr {metrics['learning_rate']:.1e}  {metrics['images_per_second']:,.0f} images/s{'  best' if best else ''}"
     )

@@ -21,8 +21,8 @@ from cifar.common.files import digest_file, read_json, write_json
 from cifar.common.mlflow_store import first_contact, import_mlflow, store_address, store_errors
 from cifar.common.project import IMAGE_SIZE, MODEL_NAME
 from cifar.common.training_record import EVALUATION_NAME, RECORD_NAME, read_record
-from training.errors import RegistrationRefused
-from training.evaluate import HEADLINES, PLOTS_NAME
+from training.errors import RegistrationRejected
+from training.evaluate import HEADLINE_METRICS, PLOTS_NAME
 from training.export import MODEL_FILE
 from training.tracking import RunLog, TrackedRun, choose_experiment, has_run
 from training.weights import WEIGHTS_FILE
@@ -39,7 +39,7 @@ class ExportedModel:
     Attributes:
         model: the TorchScript file.
         digest: SHA-256 of its bytes.
-        metadata: what rides inside it: class names, archive version, where it comes from.
+        metadata: what is embedded in it: class names, archive version, where it comes from.
         weights: the state dict that it was made of.
         record: how they were trained.
         evaluation: how good they are on the test images.
@@ -54,11 +54,11 @@ class ExportedModel:
 
 
 def load_exported_model(weights: Path, model: Path) -> ExportedModel:
-    """Read a TorchScript file, and the record and the figures beside the weights that it was made of.
+    """Read a TorchScript file, and the record and the metrics beside the weights that it was made of.
 
     Raises:
-        RegistrationRefused: one of them is missing, or they are not of the same weights.
-        WeightsError: the record or the figures cannot be read.
+        RegistrationRejected: one of them is missing, or they are not of the same weights.
+        WeightsError: the record or the metrics cannot be read.
     """
     export = shlex.join(["python", "-m", "training.export", "--weights", str(weights), "--output", str(model)])
     evaluate = shlex.join(["python", "-m", "training.evaluate", "--weights", str(weights)])
@@ -66,17 +66,17 @@ def load_exported_model(weights: Path, model: Path) -> ExportedModel:
     _require_file(model, export)
     record, evaluation = read_record(weights), read_json(weights.parent / EVALUATION_NAME)
     if record is None:
-        raise RegistrationRefused(
+        raise RegistrationRejected(
             f"{weights.parent / RECORD_NAME} is missing; training writes it, and it must be copied with the weights"
         )
     if evaluation is None:
-        raise RegistrationRefused(f"{weights.parent / EVALUATION_NAME} is missing; make it: {evaluate}")
+        raise RegistrationRejected(f"{weights.parent / EVALUATION_NAME} is missing; make it: {evaluate}")
     metadata, digest = read_metadata(model), digest_file(weights)
     _require_weights(model, metadata, weights, digest, export)
     _require_weights(weights.parent / EVALUATION_NAME, evaluation, weights, digest, evaluate)
     for key in ("mlflow_run", "git_commit", "data_digest"):
         if metadata.get(key) != record.get(key):
-            raise RegistrationRefused(
+            raise RegistrationRejected(
                 f"{model} says {key} {metadata.get(key)}, {weights.parent / RECORD_NAME} says {record.get(key)}: they "
                 f"are of two trainings. Bring the record that belongs to the weights, or export again: {export}"
             )
@@ -84,28 +84,30 @@ def load_exported_model(weights: Path, model: Path) -> ExportedModel:
 
 
 def read_metadata(model: Path) -> dict[str, Any]:
-    """Return the metadata inside a TorchScript file; raises RegistrationRefused where this project did not write it."""
+    """Return the metadata embedded in a TorchScript file; raises RegistrationRejected where it is not this project's."""
     extra = {METADATA_NAME: ""}
     try:
         torch.jit.load(str(model), map_location="cpu", _extra_files=extra)
         metadata = orjson.loads(extra[METADATA_NAME])
     except (RuntimeError, ValueError) as error:  # not TorchScript; no metadata, or none that is JSON
-        raise RegistrationRefused(f"{model} is no file of this project's export, or a truncated one: {error}") from None
+        raise RegistrationRejected(
+            f"{model} is no file of this project's export, or a truncated one: {error}"
+        ) from None
     if not isinstance(metadata, dict):
-        raise RegistrationRefused(f"{model} holds a {type(metadata).__name__} as {METADATA_NAME}; expected an object")
+        raise RegistrationRejected(f"{model} holds a {type(metadata).__name__} as {METADATA_NAME}; expected an object")
     return metadata
 
 
 def _require_file(path: Path, command: str) -> None:
     if not path.is_file():
-        raise RegistrationRefused(f"{path} is missing; make it: {command}")
+        raise RegistrationRejected(f"{path} is missing; make it: {command}")
 
 
 def _require_weights(path: Path, content: dict[str, Any], weights: Path, digest: str, command: str) -> None:
     if content.get("weights_digest") != digest:
-        raise RegistrationRefused(
+        raise RegistrationRejected(
             f"{path} is of weights {str(content.get('weights_digest'))[:12]}…, {weights} is {digest[:12]}…; "
-            f"make it anew: {command}"
+            f"make it again: {command}"
         )
 
 
@@ -130,9 +132,9 @@ class Registration:
 
 
 def register(exported: ExportedModel) -> tuple[Registration, bool]:
-    """Log an exported model and its figures into the run that trained it, and register a version with them as tags.
+    """Log an exported model and its metrics into the run that trained it, and register a version with them as tags.
 
-    A file that the registry has is not registered again: the tags of its version, and the figures of its run, are
+    A file that the registry has is not registered again: the tags of its version, and the metrics of its run, are
     brought up to date.
 
     Returns:
@@ -157,14 +159,14 @@ def register(exported: ExportedModel) -> tuple[Registration, bool]:
 
 
 def main(
-    weights: Annotated[Path, typer.Option(help="the weights; record and figures lie beside them")] = WEIGHTS_FILE,
+    weights: Annotated[Path, typer.Option(help="the weights; record and metrics lie beside them")] = WEIGHTS_FILE,
     model: Annotated[Path, typer.Option(help="the TorchScript file that was made of them")] = MODEL_FILE,
 ) -> None:
     """Register an exported model in MLflow, in the store that MLFLOW_TRACKING_URI names."""
     exported = load_exported_model(weights, model)
     registration, is_new = register(exported)
     write_json(asdict(registration), weights.parent / REGISTERED_NAME)
-    known = "" if is_new else f" is {model} already, its figures are up to date"
+    known = "" if is_new else f" is {model} already, its metrics are up to date"
     console.print(
         f"{registration.name} version {registration.version}{known}: run {registration.run_id}, "
         f"{registration.model_uri}",
@@ -191,7 +193,7 @@ def _run_of(exported: ExportedModel, version: Any) -> Iterator[RunLog]:
                 choose_experiment(run_id)
             yield RunLog(run_id)
             return
-    # The weights were trained elsewhere, into another store. This run is not their training, and must not look so.
+    # The weights were trained by other code, into another store. This run is not their training, and must not look so.
     with TrackedRun(name=f"register {exported.digest[:12]}") as run:
         origin = {key: exported.record.get(key) for key in ("git_commit", "data_digest")} | {
             "trained_in_run": trained_in
@@ -202,7 +204,7 @@ def _run_of(exported: ExportedModel, version: Any) -> Iterator[RunLog]:
 
 
 def _log_evaluation(run: RunLog, exported: ExportedModel) -> None:
-    """Keep the figures on the test images with the run: every number as a metric, the file, the pictures."""
+    """Keep the metrics on the test images with the run: every number as a metric, the file, the images."""
     folder = exported.weights.parent
     run.log_metrics({f"test_{name}": value for name, value in exported.evaluation.items() if _is_number(value)})
     run.log_file(folder / EVALUATION_NAME)
@@ -227,7 +229,7 @@ def _create_version(run: RunLog, exported: ExportedModel) -> Any:
         artifacts={"torchscript": str(exported.model)},
         # Without names, so that a plain array can be given, and `instances` as well as `inputs` to a server.
         signature=mlflow.models.ModelSignature(Schema([images]), Schema([probabilities])),
-        input_example=synthetic_images(2),  # drawn: no picture of the data set may be passed on
+        input_example=synthetic_images(2),  # synthetic: no image of the data set may be passed on
         pip_requirements=[f"{name}=={Version(installed_version(name)).public}" for name in PACKAGES],
         metadata=exported.metadata,
     )
@@ -242,11 +244,11 @@ def _update_tags(version: Any, tags: dict[str, str]) -> None:
 
 
 def _version_tags(exported: ExportedModel) -> dict[str, str]:
-    """Return what tells versions apart: figures, and what the file was made of."""
+    """Return what distinguishes versions: metrics, and what the file was made of."""
     origin = {key: exported.metadata.get(key) for key in ("weights_digest", "git_commit", "data_digest")}
     origin |= {"model_digest": exported.digest, "archive_version": exported.metadata.get("version")}
-    figures = {name: exported.evaluation.get(name) for name in HEADLINES}
-    return {key: str(value) for key, value in (figures | origin).items() if value is not None}
+    metrics = {name: exported.evaluation.get(name) for name in HEADLINE_METRICS}
+    return {key: str(value) for key, value in (metrics | origin).items() if value is not None}
 
 
 def _is_number(value: object) -> bool:

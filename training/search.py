@@ -2,9 +2,9 @@
 
 `python -m training.search`; what is searched, and how, is the section `search` of params.yaml.
 
-A trial's figure is the validation accuracy of the epoch whose weights `train` would keep, the one with the lowest
-validation loss. Not that loss itself: label smoothing and dropout move it without more pictures being told right, and
-the temperature, which is fitted afterwards, moves it back.
+A trial's metric is the validation accuracy of the epoch whose weights `train` would keep, the one with the lowest
+validation loss. Not that loss itself: label smoothing and dropout move it while as many images are classified
+correctly, and the temperature, which is fitted afterwards, moves it back.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 
 from cifar.common.console import run_stage
 from training.data import DATA_FILE, Dataset, load_dataset
-from training.distributed import Workers
+from training.distributed import ProcessGroup
 from training.errors import ParameterError, TrainingDiverged
 from training.interrupt import StopSignals
 from training.model import ModelParams
@@ -46,7 +46,7 @@ from training.search_study import (
 from training.tracking import RunLog, TrackedRun, git_commit, has_run
 from training.trainer import Trainer
 
-# Below so many trials that came to their end, importances are mostly chance: Optuna advises 5 in the best part.
+# Below so many trials that came to their end, importances are mostly noise: Optuna advises 5 in the best part.
 _LEAST_FOR_IMPORTANCE = 20
 _BEST_PART = 0.25
 # What one trial's values may cause, and which is no reason to end the search.
@@ -56,7 +56,7 @@ _NOT_TRAINABLE = (TrainingDiverged, ParameterError, torch.OutOfMemoryError)
 def search(study: optuna.Study, dataset: Dataset, space: SearchSpace, params: SearchParams) -> bool:
     """Run trials until the study has `params.trials` of them, or until a signal.
 
-    A search that was interrupted, in whatever way, goes on to the trials of one that nothing interrupted: the trial
+    A search that was interrupted, in whatever way, continues with the trials of one that nothing interrupted: the trial
     that was cut short begins again with its values, and what the sampler draws depends on the trials before alone.
 
     Args:
@@ -98,19 +98,17 @@ def search(study: optuna.Study, dataset: Dataset, space: SearchSpace, params: Se
 def main(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="search.KEY=VALUE…")] = None,
     data: Annotated[Path, typer.Option(help="the prepared data set")] = DATA_FILE,
-    study: Annotated[
-        Path, typer.Option(help="the file of the study; a search that it holds is gone on with")
-    ] = STUDY_FILE,
+    study: Annotated[Path, typer.Option(help="the file of the study; a search that it holds is resumed")] = STUDY_FILE,
     fresh: Annotated[bool, typer.Option("--fresh", help="drop the search that the file holds, and start over")] = False,
 ) -> None:
-    """Search for better values of the parameters in search.space; an interrupted search is gone on with."""
+    """Search for better values of the parameters in search.space; an interrupted search is resumed."""
     given = overrides or []
     check_sections(given, SearchParams, TrainParams, ModelParams)
     params = load_search_params(given)
     train = dataclasses.replace(load_params(TrainParams, given), epochs=params.epochs)
     space = SearchSpace(params.space, train, load_params(ModelParams, given))
     space.check_overrides(given)
-    if Workers(train.torch_device()).count > 1:
+    if ProcessGroup(train.torch_device()).count > 1:
         raise ParameterError("a search runs its trials in one process; start it without torchrun")
     dataset = load_dataset(data)
     with open_study(study, {"data_digest": dataset.digest, **space.settings()}, fresh) as opened:
@@ -120,7 +118,7 @@ def main(
         if not finished:
             done = len(ended_trials(opened))
             print_line(
-                f"stopped after {done} of {params.trials} trials. The same command goes on from there.", "yellow"
+                f"stopped after {done} of {params.trials} trials. The same command resumes from there.", "yellow"
             )
             sys.exit(130)
 
@@ -157,7 +155,7 @@ def _begin(study: optuna.Study, run: TrackedRun, dataset: Dataset, space: Search
 
 
 def _run_trial(study: optuna.Study, trial: optuna.Trial, setup: _TrialSetup) -> None:
-    """Train with a trial's values, and tell the study and MLflow what has come of it."""
+    """Train with a trial's values, and record the result in the study and in MLflow."""
     state, value = TrialState.PRUNED, None
     try:
         with TrackedRun(parent_run_id=setup.parent.id, name=f"trial {trial.number}") as run:
@@ -177,19 +175,19 @@ def _run_trial(study: optuna.Study, trial: optuna.Trial, setup: _TrialSetup) -> 
 
 
 def _train(trial: optuna.Trial, run: TrackedRun, setup: _TrialSetup) -> tuple[TrialState, float | None]:
-    """Return how the trial ended, and its figure if it came to its end."""
+    """Return how the trial ended, and its metric if it came to its end."""
     train, model = setup.space.sections(trial.params)
     if train.compiled():
         torch.compiler.reset()  # the networks of earlier trials would count against the limit of recompilations
     trainer = Trainer(setup.dataset, model, train)
     run.log_params(trainer.settings)
     while not trainer.finished:
-        figures = trainer.run_epoch(setup.stop)
-        if figures is None:
+        metrics = trainer.run_epoch(setup.stop)
+        if metrics is None:
             return TrialState.FAIL, None
         epoch = len(trainer.history)
-        run.log_metrics(figures, epoch)
-        trial.report(figures["validation_accuracy"], epoch)
+        run.log_metrics(metrics, epoch)
+        trial.report(metrics["validation_accuracy"], epoch)
         if not trainer.finished and trial.should_prune():
             return TrialState.PRUNED, None
     return TrialState.COMPLETE, trainer.history[trainer.best_epoch - 1]["validation_accuracy"]

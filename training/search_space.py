@@ -15,7 +15,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from training.errors import ParameterError
 from training.model import ModelParams, build_network, resolve
 from training.optimization import TrainParams
-from training.params import PARAMS_FILE, load_params, overrides_of, params_from
+from training.params import PARAMS_FILE, current_name, load_params, overrides_of, params_from, rename_parameters
 
 _SPACE = "search.space."
 
@@ -56,7 +56,9 @@ def load_search_params(overrides: Sequence[str] = (), file: Path = PARAMS_FILE) 
     of_space = [override for override in overrides if override.startswith(_SPACE)]
     params = load_params(SearchParams, [override for override in overrides if override not in of_space], file)
     given = overrides_of(SearchParams.SECTION, of_space)
-    space = params.space | {key.removeprefix("space."): value for key, value in given.items()}
+    of_file = rename_parameters(params.space, f"search.space of {file}")
+    of_line = {key.removeprefix("space."): value for key, value in given.items()}
+    space = of_file | rename_parameters(of_line, "search.space on the command line")
     return replace(params, space={key: value for key, value in space.items() if value is not None})
 
 
@@ -70,7 +72,7 @@ Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
 _SECTIONS: dict[str, type[TrainParams] | type[ModelParams]] = {"train": TrainParams, "model": ModelParams}
 _NOT_SEARCHED = {
     "train.epochs": "every trial has search.epochs",
-    "train.seed": "a seed with a better figure is luck, not a better setting",
+    "train.seed": "a seed with a better metric is luck, not a better setting",
 }
 
 
@@ -86,7 +88,7 @@ class SearchSpace:
 
     Raises:
         ParameterError: an unknown key, a range or a list that makes no sense, or an end of a range or a value that the
-            section or the network refuses; the message names the key.
+            section or the network rejects; the message names the key.
 
     Attributes:
         distributions: `section.key` to what `Study.ask` takes.
@@ -124,7 +126,7 @@ class SearchSpace:
         return values
 
     def settings(self) -> dict[str, Any]:
-        """Return what figures of trials depend on besides their values: the space, and what the trials share."""
+        """Return what metrics of trials depend on besides their values: the space, and what the trials share."""
         shared = {f"{name}.{key}": value for name, section in self._shared.items() for key, value in section.items()}
         space = {f"search.space.{key}": _describe(value) for key, value in self.distributions.items()}
         settings = space | {key: value for key, value in shared.items() if key not in self.distributions}
@@ -133,9 +135,9 @@ class SearchSpace:
         return plain
 
     def check_overrides(self, overrides: Sequence[str]) -> None:
-        """Refuse an override of a parameter that each trial sets itself: it would be a silent no-op."""
+        """Reject an override of a parameter that each trial sets itself: it would be a silent no-op."""
         for override in overrides:
-            key = override.partition("=")[0]
+            key = current_name(override.partition("=")[0])
             if key in self.distributions:
                 raise ParameterError(
                     f"{override!r} is not read here: {key} is searched; leave it out, or out of the space with "

@@ -17,13 +17,14 @@ from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
 from cifar.common.console import console
-from training.errors import StudyRefused
+from training.errors import StudyRejected
+from training.params import current_name
 from training.search_space import as_overrides
 
 STUDY_FILE = Path("artifacts/search.db")
 STUDY_NAME = "cifar"
 RUN_KEY = "mlflow_run"  # attribute of the study and of each trial: its run
-_SETTINGS = "settings"  # attribute of the study: what its figures depend on
+_SETTINGS = "settings"  # attribute of the study: what its metrics depend on
 _REDOES = "redoes"  # attribute of a trial: number of the one that did not come to its end
 REASON_KEY = "reason"  # attribute of a trial: why it could not be trained
 _SHOWN = 5  # trials in the table: the best ones
@@ -35,11 +36,11 @@ def open_study(file: Path, settings: dict[str, Any], fresh: bool = False) -> Ite
 
     Args:
         file: of SQLite.
-        settings: what the figures of all its trials depend on: data, space, and what the trials share.
+        settings: what the metrics of all its trials depend on: data, space, and what the trials share.
         fresh: drop the study that the file holds.
 
     Raises:
-        StudyRefused: another search has it open, it was begun with other settings, or the file cannot be used; the
+        StudyRejected: another search has it open, it was begun with other settings, or the file cannot be used; the
             last one also from inside the block.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # a search shows its trials itself
@@ -66,15 +67,15 @@ def ended_trials(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def best_trial(study: optuna.Study) -> FrozenTrial | None:
-    """Return the trial with the best figure; None where none came to its end."""
+    """Return the trial with the best metric; None where none came to its end."""
     return study.best_trial if study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)) else None
 
 
 def redo_unfinished(study: optuna.Study) -> list[FrozenTrial]:
     """Queue the values of trials that a signal, an error or the end of the process cut short.
 
-    Optuna's heartbeats are for several processes that share a study: they tell a dead trial from a slow one after
-    minutes. Here a trial that is still running belongs to a process that is gone, as the file is ours alone.
+    Optuna's heartbeats are for several processes that share a study: they distinguish a dead trial from a slow one
+    after minutes. Here a trial that is still running belongs to a process that is gone, as the file is ours alone.
 
     Returns:
         The trials that looked as if they were running.
@@ -95,12 +96,12 @@ def _check_settings(study: optuna.Study, file: Path, settings: dict[str, Any]) -
     if then is None and not study.get_trials(deepcopy=False):
         study.set_user_attr(_SETTINGS, settings)
         return
-    then = then or {}
+    then = {current_name(key): value for key, value in (then or {}).items()}
     changed = [key for key in settings | then if settings.get(key) != then.get(key)]
     if changed:
         differences = "; ".join(f"{key}: {then.get(key)} then, {settings.get(key)} now" for key in changed)
-        raise StudyRefused(
-            f"{file} is a search with other settings, whose figures cannot be compared ({differences}); go on with "
+        raise StudyRejected(
+            f"{file} is a search with other settings, whose metrics cannot be compared ({differences}); resume with "
             "those settings, name another file with --study, or drop that search with --fresh"
         )
 
@@ -112,7 +113,7 @@ def _alone(file: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StudyRefused(
+            raise StudyRejected(
                 f"another search is at work on {file}; wait for its end, or name another file with --study"
             ) from None
         yield
@@ -125,7 +126,7 @@ def _storage_errors(file: Path) -> Iterator[None]:
     except (SQLAlchemyError, StorageInternalError) as error:
         cause = error.__cause__ if isinstance(error, StorageInternalError) else error
         reason = getattr(cause, "orig", None) or cause or error  # without the SQL
-        raise StudyRefused(
+        raise StudyRejected(
             f"{file} cannot be used for the study: {reason}; remove it, or name another file with --study"
         ) from error
 

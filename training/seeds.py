@@ -1,6 +1,6 @@
-"""The same training from several seeds: how much of an accuracy is chance.
+"""The same training from several seeds: how much of an accuracy is randomness.
 
-`python -m training.seeds 0 1 2` trains and evaluates each in a folder of its own, goes on where it was interrupted, and
+`python -m training.seeds 0 1 2` trains and evaluates each in a folder of its own, resumes where it was interrupted, and
 takes the seed that is best on the validation images. The test images choose nothing.
 """
 
@@ -27,16 +27,16 @@ SEEDS_NAME = "seeds.json"  # beside the weights: a row a seed
 
 
 def summarise(folders: list[Path]) -> list[dict[str, Any]]:
-    """Return a row for each folder of a seed, from the record and the figures of its training.
+    """Return a row for each folder of a seed, from the record and the metrics of its training.
 
     Raises:
-        WeightsError: a folder lacks its record or its figures, or the runs differ in more than the seed.
+        WeightsError: a folder lacks its record or its metrics, or the runs differ in more than the seed.
     """
     rows, others = [], []
     for folder in folders:
         weights = folder / WEIGHTS_FILE.name
-        record, figures = read_record(weights), read_evaluation(weights)
-        if record is None or figures is None:
+        record, metrics = read_record(weights), read_evaluation(weights)
+        if record is None or metrics is None:
             raise WeightsError(
                 f"{folder} lacks {RECORD_NAME} or {EVALUATION_NAME} of its weights; train and evaluate it"
             )
@@ -49,7 +49,7 @@ def summarise(folders: list[Path]) -> list[dict[str, Any]]:
                 "mlflow_run": record["mlflow_run"],
                 "git_commit": record["git_commit"],
             }
-            | {key: figures[key] for key in ("accuracy", "corrupted_accuracy", "calibration_error", "weights_digest")}
+            | {key: metrics[key] for key in ("accuracy", "corrupted_accuracy", "calibration_error", "weights_digest")}
         )
         others.append(settings)
         if others[-1] != others[0]:

@@ -24,7 +24,7 @@ _FILE = Path(__file__).resolve()
 class RunLog:
     """Writes into a run of MLflow, whatever its status, and leaves that as it is.
 
-    Every method raises TrackingError when the store cannot be reached any more, or refuses.
+    Every method raises TrackingError when the store cannot be reached any more, or rejects the call.
 
     Args:
         run_id: the run; it must be in the store.
@@ -47,7 +47,7 @@ class RunLog:
             self._client.log_batch(self.id, tags=[self._mlflow.entities.RunTag(*tag) for tag in tags.items()])
 
     def log_metrics(self, metrics: Mapping[str, float], epoch: int = 0) -> None:
-        """Record the figures of one epoch, or of the run as a whole."""
+        """Record the metrics of one epoch, or of the run as a whole."""
         with self._recording("metrics"):
             self._mlflow.log_metrics(dict(metrics), step=epoch, run_id=self.id)
 
@@ -85,12 +85,12 @@ class RunLog:
 
 
 class TrackedRun(RunLog):
-    """A run, begun anew or gone on with; ended as FINISHED, KILLED (stopped on purpose) or FAILED.
+    """A run, new or resumed; ended as FINISHED, KILLED (stopped on purpose) or FAILED.
 
     A new run has its environment recorded: a tag for each fact, and the installed packages in `environment.txt`.
 
     Args:
-        run_id: the run to go on with; None begins a new one.
+        run_id: the run to resume; None begins a new one.
         parent_run_id: the run that this one is a part of, as a trial is of a search; it may still be running here.
         name: of a new run, for people; None lets MLflow make one up.
 
@@ -101,8 +101,8 @@ class TrackedRun(RunLog):
     def __init__(self, run_id: str | None = None, parent_run_id: str | None = None, name: str | None = None) -> None:
         mlflow = import_mlflow()
         self._status = "FINISHED"
-        refusal = f"the run {run_id} cannot be resumed" if run_id else "no run can be started"
-        with store_errors(refusal, "; --fresh begins a new run" if run_id else ""), first_contact():
+        rejection = f"the run {run_id} cannot be resumed" if run_id else "no run can be started"
+        with store_errors(rejection, "; --fresh begins a new run" if run_id else ""), first_contact():
             choose_experiment(run_id or parent_run_id)
             run = mlflow.start_run(
                 run_id=run_id,

@@ -16,7 +16,7 @@ from cifar.common.console import console, run_stage
 from cifar.common.files import atomic_write, remove_leftovers, write_json
 from cifar.common.training_record import RECORD_NAME
 from training.data import DATA_FILE, load_dataset
-from training.distributed import Workers
+from training.distributed import ProcessGroup
 from training.interrupt import StopSignals
 from training.model import ModelParams
 from training.optimization import TrainParams
@@ -32,7 +32,7 @@ HISTORY_NAME = "history.csv"  # beside the weights: a row an epoch, for `dvc plo
 def train(trainer: Trainer, weights: Path, fresh: bool = False, data: Path = DATA_FILE) -> bool:
     """Run to the end, or until a signal; write weights, record, history and checkpoint beside each other.
 
-    A run that was interrupted in whatever way, and began with the same settings, is gone on with from its last whole
+    A run that was interrupted in whatever way, and began with the same settings, resumes from its last whole
     epoch: the weights at the end are those of a run that nothing interrupted, bit for bit on a CPU.
 
     Args:
@@ -43,21 +43,21 @@ def train(trainer: Trainer, weights: Path, fresh: bool = False, data: Path = DAT
         data: the file that the data set came from, for MLflow.
 
     Returns:
-        Whether it ran to its end; otherwise the checkpoint of the last whole epoch is there to go on from.
+        Whether it ran to its end; otherwise the checkpoint of the last whole epoch is there to resume from.
 
     Raises:
         WeightsError: a checkpoint that is damaged, or of other settings.
         TrainingDiverged: the loss is no number any more.
     """
     checkpoint_file = weights.parent / CHECKPOINT_NAME
-    if trainer.workers.first:
+    if trainer.processes.first:
         for name in (weights.name, RECORD_NAME, HISTORY_NAME, CHECKPOINT_NAME):
             remove_leftovers(weights.parent / name)
         if fresh:
             checkpoint_file.unlink(missing_ok=True)
     run_id = _restore(trainer, checkpoint_file)
     with StopSignals() as stop:
-        if not trainer.workers.first:
+        if not trainer.processes.first:
             list(_epochs(trainer, stop))
             return trainer.finished
         with TrackedRun(run_id) as run:
@@ -65,11 +65,11 @@ def train(trainer: Trainer, weights: Path, fresh: bool = False, data: Path = DAT
                 run.log_params(trainer.settings)
                 run.log_dataset(trainer.settings["data_digest"], data)
                 run.set_tags({"data_digest": trainer.settings["data_digest"], "git_commit": trainer.git_commit})
-            for epoch, figures in _epochs(trainer, stop):
-                run.log_metrics(figures, epoch)
+            for epoch, metrics in _epochs(trainer, stop):
+                run.log_metrics(metrics, epoch)
                 trainer.checkpoint(run.id).save(checkpoint_file)
                 _write_results(trainer, run.id, weights)
-                line = epoch_line(epoch, figures, best=trainer.best_epoch == epoch)
+                line = epoch_line(epoch, metrics, best=trainer.best_epoch == epoch)
                 console.print(line, soft_wrap=True, highlight=False)
             if not trainer.finished:
                 run.mark_stopped()
@@ -85,31 +85,31 @@ def main(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="train.KEY=VALUE…")] = None,
     data: Annotated[Path, typer.Option(help="the prepared data set")] = DATA_FILE,
     weights: Annotated[Path, typer.Option(help="the file to write")] = WEIGHTS_FILE,
-    fresh: Annotated[bool, typer.Option("--fresh", help="drop an interrupted run instead of going on with it")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="drop an interrupted run instead of resuming it")] = False,
 ) -> None:
-    """Train the network that params.yaml describes; an interrupted run of the same settings is gone on with."""
+    """Train the network that params.yaml describes; an interrupted run of the same settings is resumed."""
     given = overrides or []
     check_sections(given, TrainParams, ModelParams)
     params, model_params = load_params(TrainParams, given), load_params(ModelParams, given)
-    with Workers(params.torch_device()) as workers:
-        trainer = Trainer(load_dataset(data), model_params, params, workers)
+    with ProcessGroup(params.torch_device()) as processes:
+        trainer = Trainer(load_dataset(data), model_params, params, processes)
         finished = train(trainer, weights, fresh, data)
-        if workers.first:
+        if processes.first:
             _tell_end(trainer, weights, finished)
     if not finished:
         sys.exit(130)
 
 
 def _restore(trainer: Trainer, checkpoint_file: Path) -> str | None:
-    """Go on from the checkpoint where there is one, and return its MLflow run."""
-    checkpoint = load_checkpoint(checkpoint_file, trainer.settings) if trainer.workers.first else None
-    checkpoint = trainer.workers.broadcast(checkpoint)
+    """Resume from the checkpoint where there is one, and return its MLflow run."""
+    checkpoint = load_checkpoint(checkpoint_file, trainer.settings) if trainer.processes.first else None
+    checkpoint = trainer.processes.broadcast(checkpoint)
     if checkpoint is None:
         return None
     trainer.restore(checkpoint)
-    if trainer.workers.first:
+    if trainer.processes.first:
         console.print(
-            f"{checkpoint_file}: going on after epoch {len(trainer.history)} of an interrupted run "
+            f"{checkpoint_file}: resuming after epoch {len(trainer.history)} of an interrupted run "
             "(--fresh starts over)",
             soft_wrap=True,
             highlight=False,
@@ -118,16 +118,16 @@ def _restore(trainer: Trainer, checkpoint_file: Path) -> str | None:
 
 
 def _epochs(trainer: Trainer, stop: StopSignals) -> Iterator[tuple[int, dict[str, float]]]:
-    """Yield the number and the figures of each epoch that was trained whole."""
+    """Yield the number and the metrics of each epoch that was trained whole."""
     while not trainer.finished:
-        figures = trainer.run_epoch(stop)
-        if figures is None:
+        metrics = trainer.run_epoch(stop)
+        if metrics is None:
             return
-        yield len(trainer.history), figures
+        yield len(trainer.history), metrics
 
 
 def _write_results(trainer: Trainer, run_id: str, weights: Path) -> None:
-    """Write weights, record and history; the three always tell of the same epoch."""
+    """Write weights, record and history; the three are always of the same epoch."""
     if trainer.best_epoch == len(trainer.history) or trainer.finished:
         save_weights(trainer.best_weights, weights)
         _write_record(trainer, run_id, weights.parent / RECORD_NAME)
@@ -164,7 +164,7 @@ def _tell_end(trainer: Trainer, weights: Path, finished: bool) -> None:
         console.print(f"{weights}: epoch {trainer.best_epoch} of {done}, validation accuracy {accuracy:.2%}")
         return
     kept = f"the best weights so far (epoch {trainer.best_epoch}) are in {weights}" if done else "nothing is kept"
-    text = f"stopped after epoch {done}; {kept}. The same command goes on from there."
+    text = f"stopped after epoch {done}; {kept}. The same command resumes from there."
     console.print(text, style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 

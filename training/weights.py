@@ -19,7 +19,7 @@ from cifar.common.training_record import WEIGHTS_NAME, read_record
 from training.errors import WeightsError
 from training.external_checkpoint import find_state_dict, name_kind
 from training.model import Classifier, ModelParams, build_classifier
-from training.params import overrides_of, params_from
+from training.params import current_name, overrides_of, params_from
 
 WEIGHTS_FILE = Path("artifacts") / WEIGHTS_NAME
 CHECKPOINT_NAME = "checkpoint.pt"  # beside the weights
@@ -117,7 +117,7 @@ def load_classifier(path: Path, overrides: Sequence[str] = ()) -> Classifier:
 
     Raises:
         WeightsError: unreadable, or the tensors do not fit the network.
-        ParameterError: an override is refused.
+        ParameterError: an override is rejected.
     """
     weights, note = find_state_dict(load_tensors(path), path)
     params = _params_of(weights, path, overrides)
@@ -135,8 +135,8 @@ def load_classifier(path: Path, overrides: Sequence[str] = ()) -> Classifier:
 def find_params(path: Path, overrides: Sequence[str] = ()) -> ModelParams:
     """Return the parameters of the network that a weights file is of.
 
-    They come from the record beside it; weights trained elsewhere have none, and theirs are read off the shapes. Those
-    that shapes do not tell (activation, mean, std) have this project's defaults, but for the order of pool and
+    They come from the record beside it; external checkpoints have none, and theirs are read off the shapes. Those
+    that shapes do not show (activation, mean, std) have this project's defaults, but for the order of pool and
     normalisation, which is the usual one. Arguments and errors are those of `load_classifier`.
     """
     return _params_of(load_weights(path), path, overrides)
@@ -198,7 +198,7 @@ class Checkpoint:
     best_weights: dict[str, Tensor]
     best_temperature: float
     network: dict[str, Any]
-    average: dict[str, Any] | None  # of the weights, where they are averaged
+    ema: dict[str, Any] | None  # moving average of the weights, where there is one
     optimizer: dict[str, Any]
     schedule: dict[str, Any]
     generator: Tensor  # order and augmentation
@@ -223,16 +223,17 @@ def load_checkpoint(path: Path, settings: dict[str, Any]) -> Checkpoint | None:
         content = load_tensors(path)
     except WeightsError as error:
         raise WeightsError(f"{error}; {advice}") from error
+    content = {"ema" if name == "average" else name: value for name, value in content.items()}  # as it was called
     names = {field.name for field in fields(Checkpoint)}
     if content.keys() != names:
         raise WeightsError(f"{path} is no checkpoint of this version of the code; {advice}")
     checkpoint = Checkpoint(**content)
-    then = checkpoint.settings
+    then = checkpoint.settings = {current_name(key): value for key, value in checkpoint.settings.items()}
     changed = [key for key in settings | then if settings.get(key) != then.get(key)]
     if changed:
         differences = ", ".join(f"{key} {then.get(key)} then, {settings.get(key)} now" for key in changed)
         raise WeightsError(
             f"{path} is of a run with other settings ({differences}), interrupted after epoch "
-            f"{len(checkpoint.history)}; go on with those settings, or {advice}"
+            f"{len(checkpoint.history)}; resume with those settings, or {advice}"
         )
     return checkpoint

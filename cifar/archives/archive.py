@@ -54,7 +54,7 @@ class Archive:
 
 
 def check_archive(archive: Path) -> None:
-    """Refuse what is no whole archive with a manifest that names a model; raises ArchiveUnusable."""
+    """Reject what is no whole archive with a manifest that names a model; raises ArchiveUnusable."""
     with open_archive(archive) as content:
         content.zip.verify()
 

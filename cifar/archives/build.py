@@ -17,7 +17,7 @@ import orjson
 
 from cifar.archives.archive import MANIFEST, MAX_MANIFEST, Archive, open_archive, record_digest, signature_path
 from cifar.archives.signing import SIGNING_KEY, sign_archive, signing_key
-from cifar.common.errors import ArchiveRefused, ArchiveUnusable, SignatureRefused
+from cifar.common.errors import ArchiveRejected, ArchiveUnusable, SignatureRejected
 from cifar.common.files import atomic_write, digest_file
 from cifar.common.project import HANDLER, MODEL_NAME
 
@@ -38,7 +38,7 @@ def build_archive(
         accept: as of normalise.
 
     Raises:
-        ArchiveRefused: torch-model-archiver cannot pack it; or as of normalise.
+        ArchiveRejected: torch-model-archiver cannot pack it; or as of normalise.
     """
     with tempfile.TemporaryDirectory(prefix="cifar-archive-") as folder:
         command = [str(Path(sys.executable).with_name("torch-model-archiver")), "--force", "--model-name", MODEL_NAME]
@@ -50,7 +50,7 @@ def build_archive(
         done = subprocess.run(command, env=environment, capture_output=True, check=False)
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip()[-500:]
-            raise ArchiveRefused(f"torch-model-archiver could not pack {model.name}: {said}")
+            raise ArchiveRejected(f"torch-model-archiver could not pack {model.name}: {said}")
         return normalise(Path(folder) / f"{MODEL_NAME}.mar", output, accept=accept)
 
 
@@ -73,7 +73,7 @@ def normalise(
         The output's SHA-256, in hexadecimal digits.
 
     Raises:
-        ArchiveRefused: no archive, or a damaged one; or it cannot be signed. The output stays as it is.
+        ArchiveRejected: no archive, or a damaged one; or it cannot be signed. The output stays as it is.
     """
     try:
         with open_archive(source) as archive, atomic_write(output) as temporary:
@@ -81,11 +81,11 @@ def normalise(
             digest = digest_file(temporary)
             if accept is not None:
                 accept(digest)
-            # First: killed in between, an archive is left that does not fit its digest, which is refused, not served.
+            # First: killed in between, an archive is left that does not fit its digest, which is rejected, not served.
             record_digest(output, digest)
             _sign(temporary, signature_path(output))
     except (ArchiveUnusable, RecursionError) as error:  # a manifest that is nested too deeply to be written
-        raise ArchiveRefused(f"{source} is no archive of torch-model-archiver: {error}") from error
+        raise ArchiveRejected(f"{source} is no archive of torch-model-archiver: {error}") from error
     return digest
 
 
@@ -115,5 +115,5 @@ def _sign(archive: Path, signature: Path) -> None:
             signature.unlink(missing_ok=True)
         else:
             sign_archive(archive, key).replace(signature)
-    except SignatureRefused as error:
-        raise SignatureRefused(f"{error} ({SIGNING_KEY})") from error
+    except SignatureRejected as error:
+        raise SignatureRejected(f"{error} ({SIGNING_KEY})") from error

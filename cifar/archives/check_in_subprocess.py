@@ -14,7 +14,7 @@ from cifar.archives.model_file import read_extra_files, read_model_file
 from cifar.archives.network_check import NO_ISOLATION
 from cifar.archives.reference_outputs import ReferenceOutputs, find_difference
 from cifar.archives.sandbox import NoIsolation, lock_down, set_limits
-from cifar.common.errors import ArchiveRefused
+from cifar.common.errors import ArchiveRejected
 
 
 def main(path: Path, signed: bool) -> None:
@@ -23,7 +23,7 @@ def main(path: Path, signed: bool) -> None:
     try:
         _metadata, reference = read_model_file(path.name, path)
         extra = read_extra_files(path)
-    except ArchiveRefused as error:
+    except ArchiveRejected as error:
         raise SystemExit(str(error)) from None
     set_limits(path.stat().st_size)
     try:

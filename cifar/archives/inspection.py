@@ -12,7 +12,7 @@ from cifar.archives.model_file import read_model_file
 from cifar.archives.network_check import check_network
 from cifar.archives.reference_outputs import ReferenceOutputs
 from cifar.archives.worker_counts import read_worker_counts
-from cifar.common.errors import ArchiveRefused, ArchiveUnusable
+from cifar.common.errors import ArchiveRejected, ArchiveUnusable
 from cifar.common.project import MODEL_NAME
 
 # TorchServe reads versions from URLs and writes them into metrics, whose lines end at some other characters.
@@ -58,7 +58,7 @@ def inspect_archive(
         run_network: whether to run it at all.
 
     Raises:
-        ArchiveRefused: it is not; the message says what was found and what was expected.
+        ArchiveRejected: it is not; the message says what was found and what was expected.
     """
     called = called or path
     try:
@@ -75,9 +75,9 @@ def inspect_archive(
             not_run = check_network(called, model, signed) if run_network else "not asked for"
             size = archive.file.seek(0, 2)
     except ArchiveUnusable as error:
-        raise ArchiveRefused(str(error)) from None
+        raise ArchiveRejected(str(error)) from None
     except OSError as error:
-        raise ArchiveRefused(
+        raise ArchiveRejected(
             f"{called} cannot be checked: {error.strerror}. The check needs room for its network in "
             f"{tempfile.gettempdir()}"
         ) from None
@@ -85,9 +85,9 @@ def inspect_archive(
 
 
 def check_version(version: str) -> None:
-    """Refuse what cannot be a version's name; raises ArchiveRefused."""
+    """Reject what cannot be a version's name; raises ArchiveRejected."""
     if not re.fullmatch(_VERSION, version):
-        raise ArchiveRefused(
+        raise ArchiveRejected(
             f"{version!r} is no version; expected up to 50 letters, digits, dots, dashes and underscores"
         )
 
@@ -96,13 +96,13 @@ def _check_recorded_digest(path: Path, called: Path, digest: str) -> bool:
     try:
         recorded = read_digest(path)
     except (OSError, ValueError):
-        raise ArchiveRefused(
+        raise ArchiveRejected(
             f"{digest_path(called)} holds no SHA-256; expected what `sha256sum` writes, or no such file"
         ) from None
     if recorded is None:
         return False
     if recorded != digest:
-        raise ArchiveRefused(
+        raise ArchiveRejected(
             f"{called} is not the file that was built: its SHA-256 is {digest}, {digest_path(path).name} recorded "
             f"{recorded[:64]}. Build it again: make archive"
         )
@@ -113,21 +113,23 @@ def _check_manifest(called: Path, archive: Archive) -> tuple[str, str]:
     """Return the version and the name of the TorchScript file."""
     model = archive.manifest
     if model["modelName"] != MODEL_NAME:
-        raise ArchiveRefused(f"{called} is of the model {_show(model['modelName'])}; this service is of {MODEL_NAME!r}")
+        raise ArchiveRejected(
+            f"{called} is of the model {_show(model['modelName'])}; this service is of {MODEL_NAME!r}"
+        )
     version = model.get("modelVersion")
     if not isinstance(version, str) or not re.fullmatch(_VERSION, version):
-        raise ArchiveRefused(
+        raise ArchiveRejected(
             f"{called} has the version {_show(version)}; expected up to 50 letters, digits, dots, dashes and "
             "underscores"
         )
     for key, kind in (("handler", "handler"), ("serializedFile", "network")):
         name = model.get(key)
         if not isinstance(name, str) or name.partition(":")[0] not in archive.zip.names:
-            raise ArchiveRefused(
+            raise ArchiveRejected(
                 f"{called} lacks its {kind}: its manifest names {_show(name)} ({key}), which is not in it"
             )
     if model.get("requirementsFile") or "requirements.txt" in archive.zip.names:
-        raise ArchiveRefused(
+        raise ArchiveRejected(
             f"{called} asks for packages ({_show(model.get('requirementsFile') or 'requirements.txt')}), which this "
             "server does not install. Install them where the server runs, and pack without --requirements-file"
         )

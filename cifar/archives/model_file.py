@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cifar.archives.reference_outputs import ReferenceOutputs
 from cifar.archives.strict_zip import MAX_FILE, MAX_UNPACKED
-from cifar.common.errors import ArchiveRefused
+from cifar.common.errors import ArchiveRejected
 from cifar.common.files import open_regular
 
 METADATA_NAME = "metadata.json"  # what training/export.py embeds: what the file is of,
@@ -37,7 +37,7 @@ def read_model_file(name: str, path: Path) -> tuple[dict[str, Any], ReferenceOut
         Its metadata, and its reference outputs.
 
     Raises:
-        ArchiveRefused: no TorchScript file, or one that this project did not export.
+        ArchiveRejected: no TorchScript file, or one that this project did not export.
     """
     try:
         extra = read_extra_files(path)
@@ -49,15 +49,15 @@ def read_model_file(name: str, path: Path) -> tuple[dict[str, Any], ReferenceOut
             images = _read_array(arrays, "images", np.dtype(np.uint8))
             probabilities = _read_array(arrays, "probabilities", np.dtype(np.float32))
     except zipfile.BadZipFile as error:
-        raise ArchiveRefused(f"{name} is no TorchScript file, or a truncated one ({error})") from None
+        raise ArchiveRejected(f"{name} is no TorchScript file, or a truncated one ({error})") from None
     except Exception as error:  # of a file that was made to be misread, the parsers raise nearly anything
         said = " ".join(str(error).split())[:200]
-        raise ArchiveRefused(
+        raise ArchiveRejected(
             f"{name} has no reference outputs embedded ({said}), so that it cannot be checked whether a server "
             "answers as it should. Export it again: make archive"
         ) from None
     if images.shape[1:] != (32, 32, 3) or probabilities.shape != (len(images), len(class_names)) or not len(images):
-        raise ArchiveRefused(
+        raise ArchiveRejected(
             f"{name} has reference outputs of images {images.shape} and probabilities {probabilities.shape}; expected "
             f"(N, 32, 32, 3) and (N, {len(class_names)})"
         )

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from cifar.archives.sandbox import CPU_S, MAX_OUTPUT
-from cifar.common.errors import ArchiveRefused
+from cifar.common.errors import ArchiveRejected
 from cifar.common.project import ROOT
 
 NO_ISOLATION = 3  # the exit code of cifar/archives/check_in_subprocess.py where it did not run the network
@@ -26,7 +26,7 @@ def check_network(called: Path, model: Path, signed: bool) -> str | None:
         Why it was not run; None: it was.
 
     Raises:
-        ArchiveRefused: it answers otherwise, or not at all, or wants more than is allowed.
+        ArchiveRejected: it answers otherwise, or not at all, or wants more than is allowed.
     """
     command = [
         sys.executable,
@@ -49,7 +49,7 @@ def check_network(called: Path, model: Path, signed: bool) -> str | None:
                 check=False,
             ).returncode
     except subprocess.TimeoutExpired:
-        raise ArchiveRefused(f"The network in {called} did not answer within {TIMEOUT_S:g} s") from None
+        raise ArchiveRejected(f"The network in {called} did not answer within {TIMEOUT_S:g} s") from None
     if code == 0:
         return None
     reason = _last_line(errors)
@@ -59,7 +59,7 @@ def check_network(called: Path, model: Path, signed: bool) -> str | None:
         reason = f"it takes more than {CPU_S} s of a CPU"
     elif code < 0 or not reason:
         reason = f"its process ended with {code}"
-    raise ArchiveRefused(f"The network in {called} does not answer as it was exported: {reason}")
+    raise ArchiveRejected(f"The network in {called} does not answer as it was exported: {reason}")
 
 
 def _environment(folder: Path) -> dict[str, str]:

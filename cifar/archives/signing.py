@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from cifar.archives.archive import signature_path
-from cifar.common.errors import SignatureRefused
+from cifar.common.errors import SignatureRejected
 from cifar.common.files import atomic_write, open_regular
 
 VERIFY_KEY = "CIFAR_VERIFY_KEY"  # the environment variable with the path of the public key that archives must fit
@@ -29,13 +29,13 @@ def required_key() -> Path | None:
     """Return the public key that archives must fit; None where they need not be signed.
 
     Raises:
-        SignatureRefused: the environment variable is there, and names nothing: that must not mean "off".
+        SignatureRejected: the environment variable is there, and names nothing: that must not mean "off".
     """
     return _read_key(VERIFY_KEY)
 
 
 def signing_key() -> Path | None:
-    """Return the private key that archives are signed with; None: they are not. Raises SignatureRefused as above."""
+    """Return the private key that archives are signed with; None: they are not. Raises SignatureRejected as above."""
     return _read_key(SIGNING_KEY)
 
 
@@ -50,11 +50,11 @@ def sign_archive(archive: Path, private_key: Path) -> Path:
         Where the signature is: `signature_path(archive)`. Its bytes differ from one signing to the next.
 
     Raises:
-        SignatureRefused: no archive, no such key, or model-signing is not installed.
+        SignatureRejected: no archive, no such key, or model-signing is not installed.
         OSError: the signature cannot be written; the one from before is as it was.
     """
     library = _model_signing()
-    with _refusing_other_keys(private_key, "private"):
+    with _rejecting_other_keys(private_key, "private"):
         _check_small(private_key)
         signer = library.signing.Config().use_elliptic_key_signer(private_key=private_key)
     signer.set_hashing_config(_hashing(library))
@@ -76,10 +76,10 @@ def verify_archive(archive: Path, public_key: Path, called: Path | None = None) 
         called: what messages call it, if that is not where it lies.
 
     Raises:
-        SignatureRefused: anything else; the message says what came, what was expected, how to fix it.
+        SignatureRejected: anything else; the message says what came, what was expected, how to fix it.
     """
     library = _model_signing()
-    with _refusing_other_keys(public_key, "public"):
+    with _rejecting_other_keys(public_key, "public"):
         _check_small(public_key)
         verifier = library.verifying.Config().use_elliptic_key_verifier(public_key=public_key)
     verifier.set_hashing_config(_hashing(library))
@@ -90,22 +90,22 @@ def verify_archive(archive: Path, public_key: Path, called: Path | None = None) 
         _check_small(signature)
         verifier.verify(content, signature)
     except FileNotFoundError as error:
-        raise SignatureRefused(
+        raise SignatureRejected(
             f"{called} is not signed: there is no {named}. "
             "Sign the archive where it is built, and keep the signature beside it."
         ) from error
     except OSError as error:
-        raise SignatureRefused(
+        raise SignatureRejected(
             f"{named} cannot be read: {error.strerror}. It must be a file that this user may read."
         ) from error
     except Exception as error:  # a forged file makes the parsers raise all sorts, RecursionError among them
-        raise SignatureRefused(_explain(error, called, named, public_key)) from error
+        raise SignatureRejected(_explain(error, called, named, public_key)) from error
 
 
 def _read_key(variable: str) -> Path | None:
     path = os.environ.get(variable)
     if path is not None and not path.strip():
-        raise SignatureRefused(
+        raise SignatureRejected(
             f"{variable} is set and empty. Give it the path of a key, or unset it: then archives need no signature"
         )
     return Path(path) if path is not None else None
@@ -116,7 +116,7 @@ def _model_signing() -> ModuleType:
     try:
         import model_signing
     except ImportError as error:
-        raise SignatureRefused(
+        raise SignatureRejected(
             f"Signatures need the package model-signing, which cannot be imported: {error}. "
             "Install it with `pip install -c constraints.txt -e '.[signing]'`."
         ) from error
@@ -131,12 +131,12 @@ def _hashing(library: ModuleType) -> Any:
 
 
 def _content(archive: Path) -> Path:
-    """Find the file behind the name: model-signing would sign a folder, and refuses links."""
+    """Find the file behind the name: model-signing would sign a folder, and rejects links."""
     try:
         with open_regular(archive):
             return archive.resolve()
     except OSError as error:
-        raise SignatureRefused(
+        raise SignatureRejected(
             f"The archive {archive} cannot be read: {error.strerror}. `make archive` builds one."
         ) from error
 
@@ -147,13 +147,13 @@ def _check_small(path: Path) -> None:
 
 
 @contextmanager
-def _refusing_other_keys(path: Path, half: str) -> Iterator[None]:
+def _rejecting_other_keys(path: Path, half: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise SignatureRefused(f"The {half} key {path} cannot be read: {error.strerror}. {_NEW_PAIR}") from error
+        raise SignatureRejected(f"The {half} key {path} cannot be read: {error.strerror}. {_NEW_PAIR}") from error
     except Exception as error:  # a ValueError, TypeError, AttributeError and more, by what the file holds instead
-        raise SignatureRefused(
+        raise SignatureRejected(
             f"{path} holds no {half} key for signatures. "
             f"It must be PEM, unencrypted, on the elliptic curve P-256, P-384 or P-521. {_NEW_PAIR}"
         ) from error
@@ -162,7 +162,7 @@ def _refusing_other_keys(path: Path, half: str) -> Iterator[None]:
 def _explain(error: Exception, archive: Path, signature: Path, public_key: Path) -> str:
     from cryptography.exceptions import InvalidSignature  # came with model-signing; serving alone does without
 
-    # model-signing distinguishes its verdicts by their first words only; with other words they are still refusals.
+    # model-signing distinguishes its verdicts by their first words only; with other words they are still rejections.
     if str(error).startswith("Signature mismatch"):
         return (
             f"{archive} is not the archive that was signed: its bytes do not match {signature}. "

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from cifar.archives.archive import Archive
-from cifar.common.errors import ArchiveRefused
+from cifar.common.errors import ArchiveRejected
 
 _MAX_CONFIG = 1 << 16  # bytes; ours has 1,200
 _MAX_DEPTH = 20
@@ -25,23 +25,23 @@ def read_worker_counts(called: Path, archive: Archive) -> tuple[int, int]:
         archive: open.
 
     Raises:
-        ArchiveRefused: it asks for none, or in a form that TorchServe passes over.
+        ArchiveRejected: it asks for none, or in a form that TorchServe passes over.
     """
     named = archive.manifest.get("configFile")
     name = archive.find_file("configFile")
     if name is None:
         found = "names none (configFile)" if named is None else f"names {repr(named)[:100]}, which is not in it"
-        raise ArchiveRefused(f"{called} lacks its model-config.yaml: its manifest {found}. {_ADD}")
+        raise ArchiveRejected(f"{called} lacks its model-config.yaml: its manifest {found}. {_ADD}")
     try:
         config = _parse(archive.zip.read(name, _MAX_CONFIG))
     except (yaml.YAMLError, ArithmeticError, AttributeError, TypeError, ValueError, RecursionError) as error:
         said = " ".join(str(error).split())[:200]
-        raise ArchiveRefused(f"{called}: {name} cannot be read: {said}. {_ADD}") from None
+        raise ArchiveRejected(f"{called}: {name} cannot be read: {said}. {_ADD}") from None
     counts = [_read_count(config, key) for key in ("minWorkers", "maxWorkers")]
     least, most = counts
     if least is None or most is None or most < least:
         said = ", ".join(f"{key}: {_show(config, key)}" for key in ("minWorkers", "maxWorkers"))
-        raise ArchiveRefused(
+        raise ArchiveRejected(
             f"{called}: {name} asks for no workers ({said}); expected numbers from 1 to {_MAX_WORKERS}, maxWorkers not "
             f"below minWorkers. {_ADD}"
         )

@@ -8,7 +8,7 @@ import typer
 from cifar.archives.build import build_archive
 from cifar.archives.inspection import check_version
 from cifar.common.console import console
-from cifar.common.errors import ArchiveRefused
+from cifar.common.errors import ArchiveRejected
 from cifar.common.project import HANDLER, MODEL_NAME, MODEL_STORE
 from cifar.server.desired_state import store_lock
 from cifar.server.model_store import check_replaceable
@@ -30,6 +30,6 @@ def archive(
     # From the look at what is deployed until the file is there, nothing may be deployed.
     with store_lock(place.parent, _LOCK_TIMEOUT_S) as mine:
         if not mine:
-            raise ArchiveRefused(f"Another process is changing what is served from {place.parent}; wait for its end")
+            raise ArchiveRejected(f"Another process is changing what is served from {place.parent}; wait for its end")
         digest = build_archive(model, version, place, handler, lambda digest: check_replaceable(place, digest))
     console.print(f"{place}: SHA-256 {digest}", highlight=False, soft_wrap=True)

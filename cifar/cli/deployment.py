@@ -121,7 +121,7 @@ def _end_as_by_ctrl_c() -> None:
 
 
 def _read_options(keep: int, watch_s: float, timeout_s: float) -> DeployOptions:
-    """Add the key that the environment names; raises SignatureRefused where it names none."""
+    """Add the key that the environment names; raises SignatureRejected where it names none."""
     return DeployOptions(keep, watch_s, timeout_s, public_key=required_key())
 
 

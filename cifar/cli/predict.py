@@ -18,7 +18,7 @@ from cifar.client.image_inputs import ImageArray, ImageFile, list_files, open_in
 from cifar.client.inference import InferenceClient, Prediction
 from cifar.client.samples import SampleSource, choose_samples
 from cifar.common.console import print_json
-from cifar.common.errors import CifarError, InputUnreadable, ModelNotFound, RequestRefused, TokenRefused
+from cifar.common.errors import CifarError, InputUnreadable, ModelNotFound, RequestRejected, TokenRejected
 
 # Fewer are answered before an eye has found the bar.
 _PROGRESS_FROM_INPUTS = 50
@@ -130,9 +130,9 @@ def _predict_source(
         else:
             names = (source.name,)
             answer = client.predict(source.read(), top_k=top_k, version=version)
-    except (ModelNotFound, TokenRefused):
+    except (ModelNotFound, TokenRejected):
         raise  # so would every further request
-    except (InputUnreadable, RequestRefused) as error:
+    except (InputUnreadable, RequestRejected) as error:
         name = _name_request(source)
         return [Row(name, error=_say_error(name, error))]
     if answer.model_version is not None and answer.model_version not in versions:
@@ -146,7 +146,7 @@ def _say_error(name: str, error: CifarError) -> str:
 
 
 def _name_request(source: ImageFile | ImageArray) -> str:
-    """One name for all that a refused request held."""
+    """One name for all that a rejected request held."""
     if isinstance(source, ImageFile):
         return source.name
     first, last = source.names[0], source.names[-1]

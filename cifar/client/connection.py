@@ -10,7 +10,7 @@ import requests
 
 from cifar.client.sessions import open_session
 from cifar.client.tokens import Tokens, variable
-from cifar.common.errors import ServerUnreachable, TokenRefused
+from cifar.common.errors import ServerUnreachable, TokenRejected
 from cifar.common.urls import check_url
 
 DEFAULT_TIMEOUT_S = 30.0
@@ -55,15 +55,15 @@ class Connection:
 
         Raises:
             ServerUnreachable: refused, timed out, or closed before the answer was complete.
-            TokenRefused: the server asks for a token, and no valid one is known.
+            TokenRejected: the server asks for a token, and no valid one is known.
         """
         for _ in range(_ATTEMPTS):
             response = self._send(method, path, body, (headers or {}) | self._tokens.headers, query)
-            if not _refuses_token(response):
+            if not _rejects_token(response):
                 return response
             if not self._tokens.renew():
                 break
-        raise TokenRefused(self.url, variable(self._tokens.kind))
+        raise TokenRejected(self.url, variable(self._tokens.kind))
 
     def _send(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str], query: dict[str, Any] | None
@@ -99,7 +99,7 @@ def excerpt(body: bytes, length: int = 200) -> str:
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
-def _refuses_token(response: requests.Response) -> bool:
+def _rejects_token(response: requests.Response) -> bool:
     document = read_json(response) if response.status_code == 400 else None
     return isinstance(document, dict) and document.get("type") == "InvalidKeyException"
 

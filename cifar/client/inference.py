@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cifar.client.connection import DEFAULT_TIMEOUT_S, Connection, excerpt, read_json
 from cifar.client.tokens import Tokens, find_tokens
 from cifar.common.addresses import own_addresses
-from cifar.common.errors import ModelNotFound, RequestRefused, ServerError, UnexpectedAnswer
+from cifar.common.errors import ModelNotFound, RequestRejected, ServerError, UnexpectedAnswer
 from cifar.common.project import IMAGE_SHAPE, MODEL_NAME
 
 # The contract's limit for one request of raw bytes.
@@ -157,7 +157,7 @@ def _read_response(response: requests.Response, url: str, version: str | None, e
     if status >= 500:
         raise ServerError(status, _torchserve_message(document) or beginning)
     if status >= 400:
-        raise _read_refusal(response, document, url, version)
+        raise _read_rejection(response, document, url, version)
     if status != 200:
         raise UnexpectedAnswer(url, f"has status {status}", response.headers.get("Location", beginning))
     if document is None:
@@ -187,22 +187,22 @@ def _text(value: object) -> str:
     return value
 
 
-def _read_refusal(response: requests.Response, document: Any, url: str, version: str | None) -> Exception:
+def _read_rejection(response: requests.Response, document: Any, url: str, version: str | None) -> Exception:
     """Turn a 4xx into an error: the contract's, TorchServe's own, or a stranger's."""
     status = response.status_code
     match document:
         case {"error": {"code": str(code), "message": str(message)}}:
-            return RequestRefused(status, code, message)
+            return RequestRejected(status, code, message)
         case {"type": "ModelNotFoundException" | "ModelVersionNotFoundException" as code}:
             what = f"no version {version!r} of the model" if version is not None else "no model"
             advice = "Ask for another version or leave it out" if version is not None else "Load it with `make up`"
             message = f"The server at {url} serves {what} {MODEL_NAME!r}. {advice}."
             return ModelNotFound(status, code, message)
         case {"type": str(code), "message": str(message)}:
-            return RequestRefused(status, code, message)
+            return RequestRejected(status, code, message)
     if status == 413:  # comes from the network layer, which explains nothing
         size = len(response.request.body or b"")
-        return RequestRefused(status, "too_large", f"The request of {size:,} bytes is larger than the server accepts.")
+        return RequestRejected(status, "too_large", f"The request of {size:,} bytes is larger than the server accepts.")
     return UnexpectedAnswer(url, f"has status {status} and is not one of this service", excerpt(response.content))
 
 

@@ -18,7 +18,7 @@ from cifar.client.tokens import Tokens, find_tokens
 from cifar.common.addresses import own_addresses
 from cifar.common.errors import (
     ModelNotFound,
-    RequestRefused,
+    RequestRejected,
     ServerError,
     ServerUnreachable,
     UnexpectedAnswer,
@@ -105,7 +105,7 @@ class ManagementClient(Connection):
         tokens: what to show a server that asks for it.
         attempts: how often to ask for what does no harm when it is asked twice.
 
-    Every call raises CifarError (cifar.common.errors): ServerUnreachable, ServerError, TokenRefused, UnexpectedAnswer,
+    Every call raises CifarError (cifar.common.errors): ServerUnreachable, ServerError, TokenRejected, UnexpectedAnswer,
     and ModelNotFound where it names a version that is not there.
     """
 
@@ -170,7 +170,7 @@ class ManagementClient(Connection):
         Raises:
             ValueError: not a plain file name: the server takes URLs and looks for `..` in some places only.
             VersionExists: it holds a version that is registered.
-            RequestRefused: the server cannot read it.
+            RequestRejected: the server cannot read it.
         """
         if not can_be_registered(archive):
             raise ValueError(f"{archive!r} is not the name of an archive in the model store, such as cifar-2.0.mar")
@@ -178,7 +178,7 @@ class ManagementClient(Connection):
             self._call("POST", "/models", query={"url": archive, "synchronous": "false"})
         except ModelNotFound as error:
             message = f"The model store of the server at {self.url} has no {archive}."
-            raise RequestRefused(error.status, error.code, message) from error
+            raise RequestRejected(error.status, error.code, message) from error
 
     def scale(self, version: str, workers: int) -> None:
         """Set the number of workers of a version; returns before they have started or ended.
@@ -231,7 +231,7 @@ class ManagementClient(Connection):
             return document
         match document:
             case {"type": str(code), "message": str(message)} if status < 500:
-                raise _REFUSALS.get(code, RequestRefused)(status, code, message)
+                raise _REFUSALS.get(code, RequestRejected)(status, code, message)
             case {"message": str(message)}:
                 raise ServerError(status, message)
         if status >= 500:

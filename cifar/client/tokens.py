@@ -72,18 +72,18 @@ class Tokens:
         return {"Authorization": f"Bearer {self._token}"} if self._token else {}
 
     def renew(self) -> bool:
-        """Find another token than the one that was refused; False where none is to be had."""
+        """Find another token than the one that was rejected; False where none is to be had."""
         if self._given:
             return False
-        refused, self._token = self._token, self._read(self.kind)
+        rejected, self._token = self._token, self._read(self.kind)
         if self._token is None:
             return False
-        if self._token != refused:  # the server was restarted, or another process has renewed it
+        if self._token != rejected:  # the server was restarted, or another process has renewed it
             return True
         if not self._ask_for_another():
             return False
         self._token = self._read(self.kind)
-        return self._token != refused
+        return self._token != rejected
 
     def _ask_for_another(self) -> bool:
         """Have the server write a new token into its file; it does not tell it in its answer."""

@@ -12,17 +12,17 @@ CifarError
 │
 ├── InputUnreadable          client: a local file or sample cannot be sent
 ├── ServerUnreachable        client: no answer came: refused, timed out, closed in mid-answer
-├── RequestRefused           client: 4xx: this request is at fault, the next may be fine
+├── RequestRejected           client: 4xx: this request is at fault, the next may be fine
 │   ├── ModelNotFound            404: the model, or the version asked for, is not served
 │   ├── VersionExists            409: this version is registered already
 │   ├── VersionIsDefault         403: the default version cannot go while there are others
-│   └── TokenRefused             400: the server asks for a token, and this is not it
+│   └── TokenRejected             400: the server asks for a token, and this is not it
 ├── ServerError              client: 5xx: the server is at fault
 ├── UnexpectedAnswer         client: an answer came, but not one of this service
 │
 ├── ArchiveUnusable          archives: no archive, or a damaged one
-├── ArchiveRefused           archives: it is not fit to be served; no server has seen it
-│   └── SignatureRefused         it is not signed, not with the key that was given, or has changed since
+├── ArchiveRejected           archives: it is not fit to be served; no server has seen it
+│   └── SignatureRejected         it is not signed, not with the key that was given, or has changed since
 │
 ├── JavaMissing              server: no Java of version 17 or newer, and none from PyPI either
 ├── ProgramMissing           monitoring: Prometheus or Alertmanager is not installed
@@ -93,8 +93,8 @@ class ServerUnreachable(CifarError):
         self.reason = reason
 
 
-class RequestRefused(CifarError):
-    """The server refused this request.
+class RequestRejected(CifarError):
+    """The server rejected this request.
 
     Attributes:
         status: HTTP status, 400 to 499.
@@ -109,19 +109,19 @@ class RequestRefused(CifarError):
         self.message = message
 
 
-class ModelNotFound(RequestRefused):
+class ModelNotFound(RequestRejected):
     """The server runs, but does not serve this model, or not this version of it."""
 
 
-class VersionExists(RequestRefused):
+class VersionExists(RequestRejected):
     """A version of this number is registered; versions are never replaced in place."""
 
 
-class VersionIsDefault(RequestRefused):
+class VersionIsDefault(RequestRejected):
     """The version is the default one: another must become it first."""
 
 
-class TokenRefused(RequestRefused):
+class TokenRejected(RequestRejected):
     """The server asks for a token, and was shown none, a wrong one or an expired one."""
 
     def __init__(self, url: str, variable: str) -> None:
@@ -161,11 +161,11 @@ class ArchiveUnusable(CifarError):
     """The model store holds no archive, or one that TorchServe would not load; the message names the file."""
 
 
-class ArchiveRefused(CifarError):
+class ArchiveRejected(CifarError):
     """The archive is damaged, incomplete, too large, or does not answer as it did when it was exported."""
 
 
-class SignatureRefused(ArchiveRefused):
+class SignatureRejected(ArchiveRejected):
     """The archive's signature is missing, of another key, or of other content."""
 
 

@@ -37,12 +37,12 @@ def decode_image_file(content: bytes) -> NDArray[np.uint8]:
         return _decode_here(content)
     try:
         return decode_picture(content)
-    except BadInput as refusal:
-        if refusal.code in ("picture_too_large", "too_much_work"):  # as `costs_too_much`, without counting twice
+    except BadInput as rejection:
+        if rejection.code in ("picture_too_large", "too_much_work"):  # as `costs_too_much`, without counting twice
             return _decode_here(content)
-        if refusal.code == "unreadable_picture" and refusal.__cause__ is not None:
-            raise UnreadableImage(f"cannot be read, truncated or broken: {_reason(refusal.__cause__)}") from refusal
-        raise UnreadableImage(refusal.message) from refusal
+        if rejection.code == "unreadable_picture" and rejection.__cause__ is not None:
+            raise UnreadableImage(f"cannot be read, truncated or broken: {_reason(rejection.__cause__)}") from rejection
+        raise UnreadableImage(rejection.message) from rejection
 
 
 def server_takes(content: bytes) -> bool:

@@ -47,11 +47,11 @@ def without_credentials(text: str) -> str:
 
 
 @contextmanager
-def store_errors(refusal: str, hint: str = "") -> Iterator[None]:
+def store_errors(rejection: str, hint: str = "") -> Iterator[None]:
     """Turn whatever the store raises inside the block into a TrackingError.
 
     Args:
-        refusal: what cannot be done, as the message's beginning: `no run can be started`.
+        rejection: what cannot be done, as the message's beginning: `no run can be started`.
         hint: how to fix it, on top of the advice to name another store.
     """
     mlflow = import_mlflow()
@@ -62,7 +62,7 @@ def store_errors(refusal: str, hint: str = "") -> Iterator[None]:
     # A file that is no database, a missing database driver and a folder that cannot be made come through as they are.
     except (mlflow.MlflowException, SQLAlchemyError, ImportError, OSError) as error:
         raise TrackingError(
-            f"{refusal} in MLflow's store {store_address()}: {without_credentials(_reason(error)).rstrip('.')}. "
+            f"{rejection} in MLflow's store {store_address()}: {without_credentials(_reason(error)).rstrip('.')}. "
             f"MLFLOW_TRACKING_URI names another store{hint}"
         ) from error
 
@@ -88,8 +88,8 @@ def _reason(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, NoConnection | Timeout):
-            refused = cause.args[0] if cause.args else cause  # urllib3's error, which has the reason where it retried
-            return f"the server does not answer ({getattr(refused, 'reason', refused)})"
+            rejected = cause.args[0] if cause.args else cause  # urllib3's error, which has the reason where it retried
+            return f"the server does not answer ({getattr(rejected, 'reason', rejected)})"
         if isinstance(cause, DBAPIError):
             return str(cause.orig)
         cause = cause.__cause__ or cause.__context__

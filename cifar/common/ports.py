@@ -15,7 +15,7 @@ _ADVICE = (
 
 
 def check_ports_free(endpoints: Mapping[str, tuple[str, int]], advice: str = _ADVICE) -> None:
-    """Refuse to go on where another process listens.
+    """Reject to go on where another process listens.
 
     Args:
         endpoints: host and port by the key in config.properties, or by another name of what wants it.

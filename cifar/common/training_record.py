@@ -10,7 +10,8 @@ WEIGHTS_NAME = "best_cnn_model.pth"
 RECORD_NAME = "training.json"  # how they were made
 EVALUATION_NAME = "evaluation.json"  # how good they are
 
-_ADDED_LATER = {"mirror": False}  # parameters of the network that records of older weights lack
+_ADDED_LATER = {"flip_tta": False}  # parameters of the network that records of older weights lack
+_RENAMED = {"model": {"mirror": "flip_tta"}, "train": {"average_decay": "ema_decay"}}  # in records of older weights
 
 
 def read_record(weights: Path) -> dict[str, Any] | None:
@@ -23,4 +24,10 @@ def read_record(weights: Path) -> dict[str, Any] | None:
     record = read_json(path)
     if record is not None and not isinstance(record.get("model"), dict):
         raise InvalidFile(f"{path} has no section 'model'; it should be the record that training writes")
-    return record and record | {"model": _ADDED_LATER | record["model"]}
+    if record is None:
+        return None
+    for section, renamed in _RENAMED.items():
+        if isinstance(record.get(section), dict):
+            record[section] = {renamed.get(key, key): value for key, value in record[section].items()}
+    record["model"] = _ADDED_LATER | record["model"]
+    return record

@@ -10,7 +10,7 @@ from cifar.archives.inspection import Candidate, check_version, inspect_archive
 from cifar.archives.signing import SIGNING_KEY, verify_archive
 from cifar.client.inference import InferenceClient
 from cifar.client.management import ManagementClient, can_be_registered
-from cifar.common.errors import ArchiveRefused, CifarError, DeploymentFailed, SignatureRefused, VersionTaken
+from cifar.common.errors import ArchiveRejected, CifarError, DeploymentFailed, SignatureRejected, VersionTaken
 from cifar.common.files import digest_file
 from cifar.common.project import MODEL_NAME
 from cifar.deployment.observed_state import describe_served, read_observed_state
@@ -146,7 +146,7 @@ class Rollout:
             name: of its file in the model store.
         """
         if digest_file(candidate.path) != candidate.sha256:
-            raise ArchiveRefused(f"{candidate.path} has changed since it was checked; deploy it again")
+            raise ArchiveRejected(f"{candidate.path} has changed since it was checked; deploy it again")
         start = self._find_start(candidate)
         if start.default == candidate.version and not start.resumes:
             return self._already_default(start.current, candidate, name)
@@ -328,13 +328,13 @@ def _inspect(copy: Path, archive: Path, version: str | None, public_key: Path | 
     renamed = copy.with_name(f"renamed-{copy.name}")
     try:
         normalise(copy, renamed, version)
-    except (ArchiveRefused, OSError) as error:
-        raise ArchiveRefused(f"{archive} cannot be made version {version}: {error}") from error
+    except (ArchiveRejected, OSError) as error:
+        raise ArchiveRejected(f"{archive} cannot be made version {version}: {error}") from error
     if public_key is not None:
         try:
             verify_archive(renamed, public_key, archive)
-        except SignatureRefused as error:
-            raise SignatureRefused(
+        except SignatureRejected as error:
+            raise SignatureRejected(
                 f"{archive} as version {version} is another archive, which needs a signature of its own: set "
                 f"{SIGNING_KEY}, or build and sign it under that version ({error})"
             ) from error

@@ -22,7 +22,7 @@ _MAX_BYTES = 1 << 16
 _FIELDS = {
     "uri": text("models:.{1,1000}", "an address in MLflow's registry"),
     "version": text(".{1,100}", "a version in the registry"),
-    "outcome": text("deployed|refused", "deployed or refused"),
+    "outcome": text("deployed|rejected", "deployed or rejected"),
 }
 
 
@@ -33,7 +33,7 @@ class Followed:
     Attributes:
         uri: models:/NAME@ALIAS.
         version: in the registry, which the alias named then.
-        outcome: deployed, or refused; neither is tried again until the alias moves.
+        outcome: deployed, or rejected; neither is tried again until the alias moves.
     """
 
     uri: str
@@ -45,8 +45,8 @@ def follow(uri: str, target: Target, steps: Steps, options: DeployOptions, wait:
     """Deploy whatever version the alias names, now and whenever it moves.
 
     What was done is remembered in the model store: started again, this does what it has missed. A version that was
-    refused is not tried again, one that was rolled back by hand neither, until the alias moves. When registry or server
-    do not answer, this says so once, and keeps trying.
+    rejected is not tried again, one that was rolled back by hand neither, until the alias moves. When registry or
+    server do not answer, this says so once, and keeps trying.
 
     Args:
         uri: models:/NAME@ALIAS.
@@ -97,8 +97,8 @@ def _look(uri: str, target: Target, steps: Steps, options: DeployOptions) -> str
     except (RegistryUnusable, ServerUnreachable, DeploymentRunning, InvalidStateFile, OSError) as error:
         return str(error)
     except CifarError as error:
-        steps.say(f"Version {model.version} is refused until the alias moves: {error}")
-        outcome = "refused"
+        steps.say(f"Version {model.version} is rejected until the alias moves: {error}")
+        outcome = "rejected"
     with atomic_write(target.store / FOLLOWED_NAME) as temporary:
         temporary.write_bytes(orjson.dumps(asdict(Followed(uri, model.version, outcome))))
     return ""

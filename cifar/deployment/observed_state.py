@@ -11,7 +11,7 @@ from cifar.archives.archive import open_archive
 from cifar.archives.worker_counts import read_worker_counts
 from cifar.client.management import ManagementClient, ModelVersion
 from cifar.common.errors import (
-    ArchiveRefused,
+    ArchiveRejected,
     ArchiveUnusable,
     CifarError,
     DeploymentFailed,
@@ -235,7 +235,7 @@ def _compare_workers(version: VersionStatus, remembered: int | None, store: Path
         try:
             with open_archive(archive) as content:
                 wanted = read_worker_counts(archive, content)
-        except (ArchiveRefused, ArchiveUnusable):  # one that was deployed is told of by its digest
+        except (ArchiveRejected, ArchiveUnusable):  # one that was deployed is told of by its digest
             return
     if (version.workers, version.max_workers) != wanted:
         by_up = (

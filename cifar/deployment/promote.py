@@ -44,7 +44,7 @@ def promote(uri: str, target: Target, steps: Steps, options: DeployOptions, vers
     except (DeploymentRunning, RegistryUnusable, ServerUnreachable):
         raise  # says nothing of the model
     except CifarError as error:
-        try_tag(model.uri, "refused", str(error), steps)
+        try_tag(model.uri, "rejected", str(error), steps)
         raise
     record(change, steps)
     return change

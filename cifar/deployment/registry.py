@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from cifar.common.errors import ArchiveRefused, RegistryUnusable, TrackingError
+from cifar.common.errors import ArchiveRejected, RegistryUnusable, TrackingError
 from cifar.common.files import digest_file
 from cifar.common.mlflow_store import first_contact, import_mlflow, store_errors
 
@@ -66,7 +66,7 @@ def download(model: RegisteredModel, folder: Path) -> Path:
 
     Raises:
         RegistryUnusable: it cannot be had.
-        ArchiveRefused: it is not the file that was registered, or not a model of training/register.py.
+        ArchiveRejected: it is not the file that was registered, or not a model of training/register.py.
     """
     with _registry(f"{model.uri} cannot be downloaded"):
         root = Path(import_mlflow().artifacts.download_artifacts(model.uri, dst_path=str(folder)))
@@ -75,12 +75,12 @@ def download(model: RegisteredModel, folder: Path) -> Path:
         file = root / str(described["flavors"]["python_function"]["artifacts"][_TORCHSCRIPT]["path"])
         digest = digest_file(file)
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise ArchiveRefused(
+        raise ArchiveRejected(
             f"{model.uri} holds no TorchScript file ({error!r}); expected a model that `dvc repro` or `python -m "
             "training.register` registered"
         ) from None
     if model.digest is not None and digest != model.digest:
-        raise ArchiveRefused(
+        raise ArchiveRejected(
             f"The TorchScript file of {model.uri} has the SHA-256 {digest}, registered was {model.digest}: it has been "
             "changed in MLflow's store. Register it again: python -m training.register"
         )
@@ -92,7 +92,7 @@ def tag(uri: str, outcome: str, reason: str = "") -> None:
 
     Args:
         uri: models:/NAME/VERSION.
-        outcome: deployed, refused, replaced, rolled back or undeployed.
+        outcome: deployed, rejected, replaced, rolled back or undeployed.
         reason: why, or by what.
 
     Raises:
@@ -112,9 +112,9 @@ def tag(uri: str, outcome: str, reason: str = "") -> None:
 
 
 @contextmanager
-def _registry(refusal: str) -> Iterator[Any]:
+def _registry(rejection: str) -> Iterator[Any]:
     try:
-        with first_contact(), store_errors(refusal):
+        with first_contact(), store_errors(rejection):
             yield import_mlflow().MlflowClient()
     except TrackingError as error:
         raise RegistryUnusable(str(error)) from error

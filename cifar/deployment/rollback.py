@@ -6,7 +6,7 @@ from pathlib import Path
 from cifar.archives.inspection import Candidate, inspect_archive
 from cifar.archives.signing import verify_archive
 from cifar.client.management import ManagementClient
-from cifar.common.errors import ArchiveRefused, NothingToRollBackTo
+from cifar.common.errors import ArchiveRejected, NothingToRollBackTo
 from cifar.common.files import digest_file
 from cifar.deployment.deploy import Change, DeployOptions, Rollout
 from cifar.deployment.observed_state import describe_served, read_observed_state
@@ -62,12 +62,12 @@ def _inspect(file: Path, archive: Path, goal: ServedVersion, options: DeployOpti
     try:
         digest = digest_file(file)
     except OSError as error:
-        raise ArchiveRefused(
+        raise ArchiveRejected(
             f"{archive}, which was served as version {goal.version}, cannot be read: {error.strerror}. Restore it, or "
             "deploy another: cifar deploy"
         ) from error
     if digest != goal.sha256:
-        raise ArchiveRefused(
+        raise ArchiveRejected(
             f"{archive} is not what was served as version {goal.version}: its SHA-256 is {digest}, {goal.sha256} was "
             "deployed. Restore it, or deploy another: cifar deploy"
         )

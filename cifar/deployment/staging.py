@@ -14,7 +14,7 @@ from pathlib import Path
 from cifar.archives.archive import MAX_DIGEST_FILE, digest_path, record_digest, signature_path
 from cifar.archives.inspection import Candidate
 from cifar.archives.strict_zip import MAX_FILE
-from cifar.common.errors import ArchiveRefused, DeploymentFailed
+from cifar.common.errors import ArchiveRejected, DeploymentFailed
 from cifar.common.files import open_regular, read_umask, sync_folder
 
 _PREFIX = ".staging-"  # hidden: TorchServe and the other commands pass over it
@@ -31,7 +31,7 @@ def staged(archive: Path, store: Path) -> Iterator[Path]:
         store: where the copy lies until the block ends; whatever is left of it then is removed.
 
     Raises:
-        ArchiveRefused: it is missing, unreadable, too large or no regular file.
+        ArchiveRejected: it is missing, unreadable, too large or no regular file.
         DeploymentFailed: the store cannot be written, or is full.
     """
     try:
@@ -100,9 +100,9 @@ def _copy(source: Path, target: Path, limit: int, store: Path) -> None:
     try:
         file = open_regular(source, limit)
     except FileNotFoundError:
-        raise ArchiveRefused(f"{source} is missing; build it: make archive") from None
+        raise ArchiveRejected(f"{source} is missing; build it: make archive") from None
     except OSError as error:
-        raise ArchiveRefused(f"{source} cannot be read: {error.strerror}. An archive is a regular file") from None
+        raise ArchiveRejected(f"{source} cannot be read: {error.strerror}. An archive is a regular file") from None
     with file:
         size = os.fstat(file.fileno()).st_size
         left = limit
@@ -111,7 +111,7 @@ def _copy(source: Path, target: Path, limit: int, store: Path) -> None:
                 while chunk := file.read(_CHUNK):
                     left -= len(chunk)
                     if left < 0:  # it has grown meanwhile
-                        raise ArchiveRefused(f"{source} has more than {limit:,} bytes")
+                        raise ArchiveRejected(f"{source} has more than {limit:,} bytes")
                     copy.write(chunk)
                 copy.flush()
                 os.fsync(copy.fileno())

@@ -13,7 +13,7 @@ from cifar.server.desired_state import DESIRED_STATE_NAME, read_desired_state
 _DIRTY = "-dirty"
 _NOT_SAID = "the export did not record it"
 # training/calibrate.py may set it in training.json when the run is over.
-_SET_LATER = "model.mirror"
+_SET_LATER = ("model.flip_tta", "model.mirror")
 _SERVED = ("weights_digest", "git_commit", "data_digest", "mlflow_run", "accuracy")
 
 
@@ -199,7 +199,7 @@ def _check_parameters(evidence: Evidence) -> _Checked:
     recorded, run = _recorded_parameters(evidence.weights), evidence.tracked.run
     if run is None or not run.params:
         return count, [Finding(None, "in training.json alone: its run is not here")]
-    both = [key for key in recorded.keys() & run.params.keys() if key != _SET_LATER]
+    both = [key for key in recorded.keys() & run.params.keys() if key not in _SET_LATER]
     findings = [
         Finding(False, f"{key} is {run.params[key]} in the run, {recorded[key]} in training.json")
         for key in sorted(both)

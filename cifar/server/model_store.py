@@ -5,14 +5,14 @@ from pathlib import Path
 
 from cifar.archives.archive import check_archive
 from cifar.archives.signing import required_key, verify_archive
-from cifar.common.errors import ArchiveRefused, ArchiveUnusable
+from cifar.common.errors import ArchiveRejected, ArchiveUnusable
 from cifar.common.files import digest_file
 from cifar.common.project import MODEL_NAME
 from cifar.server.desired_state import DESIRED_STATE_NAME, ServedVersion, read_desired_state
 
 
 def check_model_store(store: Path, models: list[str] | None = None) -> list[Path]:
-    """Refuse a store whose archives TorchServe could not load, or that are not signed where they must be.
+    """Reject a store whose archives TorchServe could not load, or that are not signed where they must be.
 
     Args:
         store: the folder.
@@ -23,7 +23,7 @@ def check_model_store(store: Path, models: list[str] | None = None) -> list[Path
 
     Raises:
         ArchiveUnusable: no archive, a missing, truncated or changed one, or one without a manifest.
-        SignatureRefused: CIFAR_VERIFY_KEY names a key, and an archive is not signed with its other half.
+        SignatureRejected: CIFAR_VERIFY_KEY names a key, and an archive is not signed with its other half.
     """
     # Hidden ones are being written.
     found = (path for path in sorted(store.glob("*.mar")) if not path.name.startswith("."))
@@ -39,7 +39,7 @@ def check_model_store(store: Path, models: list[str] | None = None) -> list[Path
 
 
 def check_deployed(store: Path, versions: Iterable[ServedVersion]) -> None:
-    """Refuse archives that are not, byte for byte, those that were deployed.
+    """Reject archives that are not, byte for byte, those that were deployed.
 
     Raises:
         ArchiveUnusable: one is missing, or has changed.
@@ -62,20 +62,20 @@ def check_deployed(store: Path, versions: Iterable[ServedVersion]) -> None:
 
 
 def check_replaceable(archive: Path, digest: str) -> None:
-    """Refuse to put other content in the place of what was deployed: a restart needs that, byte for byte.
+    """Reject to put other content in the place of what was deployed: a restart needs that, byte for byte.
 
     Args:
         archive: its place in a model store, whose lock the caller holds.
         digest: SHA-256 of what is to be there.
 
     Raises:
-        ArchiveRefused: it is deployed, or was the default, with other content.
+        ArchiveRejected: it is deployed, or was the default, with other content.
         InvalidStateFile: what is deployed is not known.
     """
     serving = read_desired_state(archive.parent)
     for served in (*serving.versions, *serving.history) if serving else ():
         if served.archive == archive.name and served.sha256 != digest:
-            raise ArchiveRefused(
+            raise ArchiveRejected(
                 f"{archive} was deployed as version {served.version}, and what was built now differs from it. Build it "
                 f"under another version (make archive VERSION=…), or forget what was deployed: rm {archive.parent}/"
                 f"{DESIRED_STATE_NAME}"

@@ -20,7 +20,7 @@ def reconcile(addresses: Addresses, key_file: Path, serving: DesiredState) -> No
         serving: what it should serve.
 
     Raises:
-        CifarError: the server refuses, or does not answer.
+        CifarError: the server rejects, or does not answer.
     """
     tokens = Tokens("management", key_file, addresses.management)
     with ManagementClient(addresses.management, tokens=tokens) as management:

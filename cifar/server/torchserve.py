@@ -228,7 +228,7 @@ class TorchServe:
                 forget_desired_state(self.model_store)
 
     def _check_same(self, state: RunState, archives: list[Path], serving: DesiredState | None) -> None:
-        """Refuse to pass a running server off as the one that was asked for."""
+        """Reject to pass a running server off as the one that was asked for."""
         asked = digest_files(archives)
         same_config = state.config == str(self.config.resolve())
         if same_config and state.config_sha256 != digest_settings(self.config):

@@ -10,7 +10,7 @@ import pytest
 
 from cifar.archives.build import normalise
 from cifar.archives.signing import required_key, sign_archive, signing_key
-from cifar.common.errors import ArchiveUnusable, SignatureRefused
+from cifar.common.errors import ArchiveUnusable, SignatureRejected
 from cifar.common.project import ROOT
 from cifar.server.model_store import check_model_store
 from cifar.server.torchserve import TorchServe
@@ -78,13 +78,13 @@ def test_with_a_key_a_server_starts_only_with_what_is_signed(good, tmp_path, mon
     private, public = write_pair(tmp_path / "keys")
     assert check_model_store(good.parent) == [good]
     monkeypatch.setenv("CIFAR_VERIFY_KEY", str(public))
-    with pytest.raises(SignatureRefused, match=r"cifar-1\.0\.mar is not signed"):
+    with pytest.raises(SignatureRejected, match=r"cifar-1\.0\.mar is not signed"):
         TorchServe(tmp_path / "run", write_config(tmp_path), good.parent).start()
     sign_archive(good, private)
     assert check_model_store(good.parent) == [good]
     other, _public = write_pair(tmp_path / "other")
     sign_archive(good, other)
-    with pytest.raises(SignatureRefused, match="was not made with the other half"):
+    with pytest.raises(SignatureRejected, match="was not made with the other half"):
         check_model_store(good.parent, ["cifar=cifar-1.0.mar"])
     assert not (tmp_path / "run").exists()
 
@@ -93,12 +93,12 @@ def test_with_a_key_a_server_starts_only_with_what_is_signed(good, tmp_path, mon
 def test_an_empty_key_is_an_error_and_does_not_mean_off(good, tmp_path, monkeypatch, value):
     assert (required_key(), signing_key()) == (None, None)
     monkeypatch.setenv("CIFAR_VERIFY_KEY", value)
-    with pytest.raises(SignatureRefused, match="CIFAR_VERIFY_KEY is set and empty"):
+    with pytest.raises(SignatureRejected, match="CIFAR_VERIFY_KEY is set and empty"):
         check_model_store(good.parent)
     done = subprocess.run([str(BIN / "cifar"), "deploy", str(good)], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, "CIFAR_VERIFY_KEY is set and empty" in done.stderr) == (1, True)
     monkeypatch.setenv("CIFAR_SIGNING_KEY", value)
-    with pytest.raises(SignatureRefused, match="CIFAR_SIGNING_KEY is set and empty"):
+    with pytest.raises(SignatureRejected, match="CIFAR_SIGNING_KEY is set and empty"):
         normalise(good, tmp_path / "out.mar")
     assert not (tmp_path / "out.mar").exists()
 

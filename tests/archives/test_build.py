@@ -13,7 +13,7 @@ import torch
 
 from cifar.archives.build import normalise
 from cifar.archives.signing import verify_archive
-from cifar.common.errors import ArchiveRefused
+from cifar.common.errors import ArchiveRejected
 from tests.support.keys import write_pair
 from training.model import ModelParams, build_classifier
 from training.weights import save_weights
@@ -92,7 +92,7 @@ def test_with_a_key_the_archive_is_signed_and_without_one_no_old_signature_stays
     normalise(source, made)
     verify_archive(made, public)
     monkeypatch.setenv("CIFAR_SIGNING_KEY", str(tmp_path / "none.pem"))
-    with pytest.raises(ArchiveRefused, match=r"none\.pem cannot be read.*CIFAR_SIGNING_KEY"):
+    with pytest.raises(ArchiveRejected, match=r"none\.pem cannot be read.*CIFAR_SIGNING_KEY"):
         normalise(source, made)
     verify_archive(made, public)
     monkeypatch.delenv("CIFAR_SIGNING_KEY")
@@ -101,7 +101,7 @@ def test_with_a_key_the_archive_is_signed_and_without_one_no_old_signature_stays
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "no manifest", "a list for a manifest"])
-def test_a_damaged_archive_is_refused_and_left_alone(tmp_path, damage):
+def test_a_damaged_archive_is_rejected_and_left_alone(tmp_path, damage):
     path = tmp_path / "cifar.mar"
     if damage == "no manifest":
         with zipfile.ZipFile(path, "w") as archive:
@@ -112,7 +112,7 @@ def test_a_damaged_archive_is_refused_and_left_alone(tmp_path, damage):
         pack(path, ["model.pt"], 2026, 0o100644)
         path.write_bytes(path.read_bytes()[:-30] if damage == "truncated" else b"")
     before = path.read_bytes()
-    with pytest.raises(ArchiveRefused, match=r"cifar\.mar is no archive"):
+    with pytest.raises(ArchiveRejected, match=r"cifar\.mar is no archive"):
         normalise(path, path)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("cifar.mar", before)]
 

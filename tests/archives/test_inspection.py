@@ -1,4 +1,4 @@
-"""What is refused before any server sees it, with the reason; and that a good archive is not."""
+"""What is rejected before any server sees it, with the reason; and that a good archive is not."""
 
 import io
 import json
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from cifar.archives.inspection import inspect_archive
-from cifar.common.errors import ArchiveRefused
+from cifar.common.errors import ArchiveRejected
 from tests.support.tiny import copy_handler, tiny_archive
 
 
@@ -311,14 +311,14 @@ def state_dict() -> bytes:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_archive_is_refused_with_the_reason(good, damage):
+def test_a_damaged_archive_is_rejected_with_the_reason(good, damage):
     break_it, told = DAMAGES[damage]
     break_it(good)
-    with pytest.raises(ArchiveRefused, match=told) as refusal:
+    with pytest.raises(ArchiveRejected, match=told) as rejection:
         inspect_archive(good)
-    assert str(good) in str(refusal.value)
-    assert str(refusal.value).isprintable()
-    assert len(str(refusal.value)) < 1000
+    assert str(good) in str(rejection.value)
+    assert str(rejection.value).isprintable()
+    assert len(str(rejection.value)) < 1000
 
 
 CONFIGS = {
@@ -344,12 +344,12 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=range(len(CONFIGS)))
-def test_an_archive_that_asks_for_no_workers_is_refused_at_once(good, config):
+def test_an_archive_that_asks_for_no_workers_is_rejected_at_once(good, config):
     """TorchServe would register it, and start none: the deployment would wait for its whole timeout."""
     repack(good, lambda files: files.update({"model-config.yaml": config.encode()}))
-    with pytest.raises(ArchiveRefused, match=CONFIGS[config]) as refusal:
+    with pytest.raises(ArchiveRejected, match=CONFIGS[config]) as rejection:
         inspect_archive(good)
-    assert str(refusal.value).endswith("in which stand minWorkers: 2 and maxWorkers: 2")
+    assert str(rejection.value).endswith("in which stand minWorkers: 2 and maxWorkers: 2")
 
 
 def replace_network(path: Path, network: torch.nn.Module) -> Path:
@@ -389,27 +389,27 @@ class NoNumbers(torch.nn.Module):
     ],
     ids=["another shape", "raises", "not finite"],
 )
-def test_a_network_that_does_not_answer_as_recorded_is_refused(good, network, told):
+def test_a_network_that_does_not_answer_as_recorded_is_rejected(good, network, told):
     replace_network(good, network)
-    with pytest.raises(ArchiveRefused, match=told):
+    with pytest.raises(ArchiveRejected, match=told):
         inspect_archive(good)
 
 
-def test_a_network_that_takes_its_process_with_it_is_refused(good, monkeypatch):
+def test_a_network_that_takes_its_process_with_it_is_rejected(good, monkeypatch):
     """What a corrupt file does now and then: the process that loads it ends by a signal."""
     monkeypatch.setattr("cifar.archives.network_check.sys.executable", "/bin/false")
-    with pytest.raises(ArchiveRefused, match="its process ended with 1"):
+    with pytest.raises(ArchiveRejected, match="its process ended with 1"):
         inspect_archive(good)
 
 
-def test_what_unpacks_to_too_much_is_refused(good, monkeypatch):
+def test_what_unpacks_to_too_much_is_rejected(good, monkeypatch):
     monkeypatch.setattr("cifar.archives.strict_zip.MAX_UNPACKED", 1000)
-    with pytest.raises(ArchiveRefused, match=r"unpacks to [\d,]+ bytes; expected at most 1,000"):
+    with pytest.raises(ArchiveRejected, match=r"unpacks to [\d,]+ bytes; expected at most 1,000"):
         inspect_archive(good)
 
 
 @pytest.mark.parametrize("place", [0.01, 0.3, 0.5, 0.9, 0.9999])
-def test_one_changed_byte_is_refused(built, tmp_path, place):
+def test_one_changed_byte_is_rejected(built, tmp_path, place):
     """By the recorded digest, wherever it is; zip's own checksums do not cover names and dates."""
     for name in (built.name, f"{built.name}.sha256"):
         shutil.copy(built.with_name(name), tmp_path)
@@ -417,5 +417,5 @@ def test_one_changed_byte_is_refused(built, tmp_path, place):
     content = bytearray(changed.read_bytes())
     content[int(place * len(content))] ^= 1
     changed.write_bytes(content)
-    with pytest.raises(ArchiveRefused):
+    with pytest.raises(ArchiveRejected):
         inspect_archive(changed)

@@ -16,7 +16,7 @@ import torch
 
 from cifar.archives.inspection import inspect_archive
 from cifar.archives.network_check import check_network
-from cifar.common.errors import ArchiveRefused
+from cifar.common.errors import ArchiveRejected
 from tests.archives.test_inspection import replace_network
 from tests.support.tiny import copy_handler, tiny_archive
 
@@ -115,7 +115,7 @@ def test_a_network_cannot_make_a_file(archive, tmp_path, kind):
     victim = tmp_path / "new"
     pack_network(archive, kind(str(victim)))
     victim.unlink(missing_ok=True)  # made when it was scripted
-    with pytest.raises(ArchiveRefused, match=r"it cannot be run: .*unable to open file .* Permission denied"):
+    with pytest.raises(ArchiveRejected, match=r"it cannot be run: .*unable to open file .* Permission denied"):
         inspect_archive(archive)
     assert not victim.exists()
 
@@ -126,7 +126,7 @@ def test_a_network_cannot_change_a_file_that_is_there_nor_write_into_its_own_fol
     pack_network(archive, WritesFile(str(victim)))
     for path in (victim, "./own"):
         pack_network(archive, WritesFile(str(path)))
-        with pytest.raises(ArchiveRefused, match="Permission denied"):
+        with pytest.raises(ArchiveRejected, match="Permission denied"):
             inspect_archive(archive)
     assert victim.read_text() == "ssh-ed25519 of its owner"
 
@@ -144,7 +144,7 @@ def test_the_same_network_does_write_where_nothing_stops_it(tmp_path):
 def test_a_network_cannot_take_all_memory(archive, kind):
     pack_network(archive, kind())
     before = psutil.virtual_memory().available
-    with pytest.raises(ArchiveRefused, match=r"it cannot be run: .*(can't allocate memory|alloc)"):
+    with pytest.raises(ArchiveRejected, match=r"it cannot be run: .*(can't allocate memory|alloc)"):
         inspect_archive(archive)
     assert psutil.virtual_memory().available > before - (3 << 30)
 
@@ -153,14 +153,14 @@ def test_a_network_cannot_take_all_memory(archive, kind):
 def test_a_network_that_does_not_end_is_ended(archive, monkeypatch, kind):
     monkeypatch.setattr("cifar.archives.network_check.TIMEOUT_S", 12.0)
     pack_network(archive, kind())
-    with pytest.raises(ArchiveRefused, match=r"did not answer within 12 s"):
+    with pytest.raises(ArchiveRejected, match=r"did not answer within 12 s"):
         inspect_archive(archive)
     assert not [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
 
 
 def test_what_a_network_says_of_itself_is_one_line_without_control_characters(archive):
     pack_network(archive, Complains())
-    with pytest.raises(ArchiveRefused) as rejection:
+    with pytest.raises(ArchiveRejected) as rejection:
         inspect_archive(archive)
     assert str(rejection.value).isprintable()
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from cifar.archives.archive import signature_path
 from cifar.archives.signing import sign_archive, verify_archive
-from cifar.common.errors import SignatureRefused
+from cifar.common.errors import SignatureRejected
 from tests.support.keys import private_pem, public_pem, write_pair
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -71,7 +71,7 @@ def test_a_link_counts_as_the_archive_that_it_leads_to(tmp_path, archive, pair):
     assert sign_archive(link, pair[0]) == tmp_path / "link.mar.sig"
     verify_archive(link, pair[1])
     archive.write_bytes(CONTENT + b"x")
-    with pytest.raises(SignatureRefused, match="is not the archive that was signed"):
+    with pytest.raises(SignatureRejected, match="is not the archive that was signed"):
         verify_archive(link, pair[1])
 
 
@@ -97,15 +97,15 @@ def flip(position):
         pytest.param(lambda content: b"", id="all gone"),
     ],
 )
-def test_an_archive_that_differs_by_one_byte_is_refused(signed, pair, change):
+def test_an_archive_that_differs_by_one_byte_is_rejected(signed, pair, change):
     signed.write_bytes(change(CONTENT))
-    with pytest.raises(SignatureRefused, match=r"cifar-1\.0\.mar is not the archive that was signed.* sign it anew"):
+    with pytest.raises(SignatureRejected, match=r"cifar-1\.0\.mar is not the archive that was signed.* sign it anew"):
         verify_archive(signed, pair[1])
 
 
-def test_a_signature_of_another_key_is_refused(tmp_path, signed):
+def test_a_signature_of_another_key_is_rejected(tmp_path, signed):
     _, other = write_pair(tmp_path / "other")
-    with pytest.raises(SignatureRefused, match=r"was not made with the other half of .*other/signing\.pub"):
+    with pytest.raises(SignatureRejected, match=r"was not made with the other half of .*other/signing\.pub"):
         verify_archive(signed, other)
 
 
@@ -116,16 +116,16 @@ def edit(signature, change):
     signature.write_text(json.dumps(bundle))
 
 
-def test_a_signature_of_another_key_that_claims_to_be_of_ours_is_refused(tmp_path, signed, pair):
+def test_a_signature_of_another_key_that_claims_to_be_of_ours_is_rejected(tmp_path, signed, pair):
     claim = json.loads(signature_path(signed).read_text())["verificationMaterial"]
     other, _ = write_pair(tmp_path / "other")
     sign_archive(signed, other)
     edit(signature_path(signed), lambda bundle: bundle.update(verificationMaterial=claim))
-    with pytest.raises(SignatureRefused, match="was not made with the other half"):
+    with pytest.raises(SignatureRejected, match="was not made with the other half"):
         verify_archive(signed, pair[1])
 
 
-def test_a_signature_that_was_edited_to_suit_a_changed_archive_is_refused(signed, pair):
+def test_a_signature_that_was_edited_to_suit_a_changed_archive_is_rejected(signed, pair):
     def suit(bundle):
         statement = json.loads(base64.b64decode(bundle["dsseEnvelope"]["payload"]))
         digest = hashlib.sha256(signed.read_bytes())
@@ -137,12 +137,14 @@ def test_a_signature_that_was_edited_to_suit_a_changed_archive_is_refused(signed
 
     signed.write_bytes(CONTENT + b"\0")
     edit(signature_path(signed), suit)
-    with pytest.raises(SignatureRefused, match="or was altered since"):
+    with pytest.raises(SignatureRejected, match="or was altered since"):
         verify_archive(signed, pair[1])
 
 
-def test_an_archive_without_a_signature_is_refused(archive, pair):
-    with pytest.raises(SignatureRefused, match=r"is not signed: there is no .*cifar-1\.0\.mar\.sig\. Sign the archive"):
+def test_an_archive_without_a_signature_is_rejected(archive, pair):
+    with pytest.raises(
+        SignatureRejected, match=r"is not signed: there is no .*cifar-1\.0\.mar\.sig\. Sign the archive"
+    ):
         verify_archive(archive, pair[1])
 
 
@@ -157,21 +159,21 @@ def test_an_archive_without_a_signature_is_refused(archive, pair):
         pytest.param(b"[" * 100_000, id="deep"),
     ],
 )
-def test_garbage_for_a_signature_is_refused(archive, pair, garbage):
+def test_garbage_for_a_signature_is_rejected(archive, pair, garbage):
     signature_path(archive).write_bytes(garbage)
-    with pytest.raises(SignatureRefused, match=r"cifar-1\.0\.mar\.sig is no signature that can be read"):
+    with pytest.raises(SignatureRejected, match=r"cifar-1\.0\.mar\.sig is no signature that can be read"):
         verify_archive(archive, pair[1])
 
 
-def test_a_bundle_without_any_signature_in_it_is_refused(signed, pair):
+def test_a_bundle_without_any_signature_in_it_is_rejected(signed, pair):
     edit(signature_path(signed), lambda bundle: bundle["dsseEnvelope"].update(signatures=[]))
-    with pytest.raises(SignatureRefused, match="is no signature that can be read"):
+    with pytest.raises(SignatureRejected, match="is no signature that can be read"):
         verify_archive(signed, pair[1])
 
 
-def test_a_folder_for_a_signature_is_refused(archive, pair):
+def test_a_folder_for_a_signature_is_rejected(archive, pair):
     signature_path(archive).mkdir()
-    with pytest.raises(SignatureRefused, match=r"cifar-1\.0\.mar\.sig cannot be read: Is a directory"):
+    with pytest.raises(SignatureRejected, match=r"cifar-1\.0\.mar\.sig cannot be read: Is a directory"):
         verify_archive(archive, pair[1])
 
 
@@ -182,15 +184,15 @@ def test_what_is_no_archive_is_neither_signed_nor_verified(tmp_path, pair, what)
         path.mkdir()
         (path / "model.pt").write_text("x")
     for use in (lambda: sign_archive(path, pair[0]), lambda: verify_archive(path, pair[1])):
-        with pytest.raises(SignatureRefused, match=r"The archive .*cifar-3\.0\.mar cannot be read"):
+        with pytest.raises(SignatureRejected, match=r"The archive .*cifar-3\.0\.mar cannot be read"):
             use()
     assert not signature_path(path).exists()
 
 
-def test_a_missing_key_is_refused_and_the_way_to_a_pair_is_shown(tmp_path, signed):
+def test_a_missing_key_is_rejected_and_the_way_to_a_pair_is_shown(tmp_path, signed):
     before = signature_path(signed).read_bytes()
     for use, half in ((sign_archive, "private"), (verify_archive, "public")):
-        with pytest.raises(SignatureRefused, match=rf"The {half} key .*none\.pem cannot be read.*openssl genpkey"):
+        with pytest.raises(SignatureRejected, match=rf"The {half} key .*none\.pem cannot be read.*openssl genpkey"):
             use(signed, tmp_path / "none.pem")
     assert signature_path(signed).read_bytes() == before
 
@@ -216,11 +218,11 @@ def other_keys():
 @pytest.mark.parametrize(
     ("half", "content"), [pytest.param(half, content, id=f"{half} {name}") for half, content, name in other_keys()]
 )
-def test_what_is_no_elliptic_key_is_refused(tmp_path, signed, half, content):
+def test_what_is_no_elliptic_key_is_rejected(tmp_path, signed, half, content):
     key = tmp_path / "wrong.pem"
     key.write_bytes(content)
     before = signature_path(signed).read_bytes()
-    with pytest.raises(SignatureRefused, match=rf"wrong\.pem holds no {half} key for signatures.*P-256"):
+    with pytest.raises(SignatureRejected, match=rf"wrong\.pem holds no {half} key for signatures.*P-256"):
         (sign_archive if half == "private" else verify_archive)(signed, key)
     assert signature_path(signed).read_bytes() == before
 
@@ -245,7 +247,7 @@ def test_an_interrupted_write_leaves_the_old_signature(signed, pair, monkeypatch
 def test_without_model_signing_the_message_says_how_to_install_it(signed, pair, monkeypatch):
     monkeypatch.setitem(sys.modules, "model_signing", None)
     for use in (lambda: sign_archive(signed, pair[0]), lambda: verify_archive(signed, pair[1])):
-        with pytest.raises(SignatureRefused, match=r"pip install .*\.\[signing\]"):
+        with pytest.raises(SignatureRejected, match=r"pip install .*\.\[signing\]"):
             use()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from cifar.archives.build import build_archive
 from cifar.cli.archive import archive
-from cifar.common.errors import ArchiveRefused, InvalidStateFile
+from cifar.common.errors import ArchiveRejected, InvalidStateFile
 from cifar.common.project import HANDLER
 from cifar.server.desired_state import DesiredState, ServedVersion, store_lock, write_desired_state
 
@@ -36,20 +36,20 @@ def test_an_archive_has_the_network_the_handler_and_its_digest_beside_it(model, 
     assert build(model, made, "mlflow-7") == digest
 
 
-def test_a_network_that_is_missing_is_a_clear_refusal(tmp_path):
-    with pytest.raises(ArchiveRefused, match=r"could not pack none\.pt"):
+def test_a_network_that_is_missing_is_a_clear_rejection(tmp_path):
+    with pytest.raises(ArchiveRejected, match=r"could not pack none\.pt"):
         build_archive(tmp_path / "none.pt", "1.0", tmp_path / "cifar-1.0.mar")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_version_that_no_url_can_name_is_refused(model, tmp_path):
-    with pytest.raises(ArchiveRefused, match="is no version"):
+def test_a_version_that_no_url_can_name_is_rejected(model, tmp_path):
+    with pytest.raises(ArchiveRejected, match="is no version"):
         build(model, tmp_path / "cifar.mar", "../1")
 
 
-def test_a_key_that_cannot_be_used_is_told_as_a_refusal(model, tmp_path, monkeypatch):
+def test_a_key_that_cannot_be_used_is_told_as_a_rejection(model, tmp_path, monkeypatch):
     monkeypatch.setenv("CIFAR_SIGNING_KEY", str(tmp_path / "none.pem"))
-    with pytest.raises(ArchiveRefused, match=r"none\.pem cannot be read.*CIFAR_SIGNING_KEY"):
+    with pytest.raises(ArchiveRejected, match=r"none\.pem cannot be read.*CIFAR_SIGNING_KEY"):
         build(model, tmp_path / "store" / "cifar-1.0.mar")
 
 
@@ -59,7 +59,7 @@ def test_what_was_deployed_is_not_replaced_by_other_content(model, tmp_path):
     write_desired_state(made.parent, DesiredState("1.0", (ServedVersion("1.0", made.name, digest),)))
     assert build(model, made) == digest
     model.write_bytes(b"another network")
-    with pytest.raises(ArchiveRefused, match=r"was deployed as version 1\.0, and what was built now differs"):
+    with pytest.raises(ArchiveRejected, match=r"was deployed as version 1\.0, and what was built now differs"):
         build(model, made)
     assert hashlib.sha256(made.read_bytes()).hexdigest() == digest
     assert made.with_name("cifar-1.0.mar.sha256").read_text().split()[0] == digest
@@ -80,13 +80,13 @@ def test_what_is_deployed_while_this_waits_is_not_replaced(model, tmp_path):
             time.sleep(0.5)
             assert not building.done()
             write_desired_state(store, DesiredState("1.0", (ServedVersion("1.0", made.name, "a" * 64),)))
-        with pytest.raises(ArchiveRefused, match=r"was deployed as version 1\.0"):
+        with pytest.raises(ArchiveRejected, match=r"was deployed as version 1\.0"):
             building.result(30)
     assert made.read_bytes() == b"what is deployed just now"
 
 
 def test_waiting_for_a_deployment_has_an_end(model, tmp_path, monkeypatch):
     monkeypatch.setattr("cifar.cli.archive._LOCK_TIMEOUT_S", 0.1)
-    with store_lock(tmp_path / "store"), pytest.raises(ArchiveRefused, match="Another process is changing"):
+    with store_lock(tmp_path / "store"), pytest.raises(ArchiveRejected, match="Another process is changing"):
         build(model, tmp_path / "store" / "cifar-1.0.mar")
     assert list((tmp_path / "store").iterdir()) == []

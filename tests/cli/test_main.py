@@ -122,7 +122,7 @@ def test_nothing_predicted_names_no_model(predict, tmp_path):
     assert "version" not in result.stdout
 
 
-def test_refused_file_does_not_stop_the_others(predict, folder, server):
+def test_rejected_file_does_not_stop_the_others(predict, folder, server):
     server.refuse_when(lambda request: request.content_type == "image/png", "unreadable_picture", "It is broken.")
     result = predict(folder)
     assert result.exit_code == 1
@@ -130,7 +130,7 @@ def test_refused_file_does_not_stop_the_others(predict, folder, server):
     assert "2 of 3 predicted" in result.stdout
 
 
-def test_refused_piece_of_an_array_has_one_row_that_names_its_range(predict, tmp_path, server):
+def test_rejected_piece_of_an_array_has_one_row_that_names_its_range(predict, tmp_path, server):
     np.save(tmp_path / "many.npy", np.zeros((300, 32, 32, 3), np.uint8))
     server.refuse_when(lambda request: len(request.body) > 256 * 3000, "wrong_length", "Too long.")
     document = json.loads(predict(tmp_path, "--json").stdout)

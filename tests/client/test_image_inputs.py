@@ -49,7 +49,7 @@ def test_array_of_one_image_bears_the_files_name(save_array):
 @pytest.mark.parametrize(
     ("shape", "mend"), [((3, 32, 32), "transpose(1, 2, 0)"), ((5, 3, 32, 32), "transpose(0, 2, 3, 1)")]
 )
-def test_channels_first_array_is_refused_with_its_shape_and_the_remedy(save_array, shape, mend):
+def test_channels_first_array_is_rejected_with_its_shape_and_the_remedy(save_array, shape, mend):
     array = np.zeros(shape, np.uint8)
     with pytest.raises(InputUnreadable) as caught:
         read_array(save_array(array))
@@ -60,20 +60,20 @@ def test_channels_first_array_is_refused_with_its_shape_and_the_remedy(save_arra
 
 
 @pytest.mark.parametrize("shape", [(0, 32, 32, 3), (32, 32), (32, 32, 4), (2, 2, 32, 32, 3), (3072,), ()], ids=str)
-def test_other_wrong_shape_is_refused_with_what_came_and_what_is_expected(save_array, shape):
+def test_other_wrong_shape_is_rejected_with_what_came_and_what_is_expected(save_array, shape):
     with pytest.raises(InputUnreadable) as caught:
         read_array(save_array(np.zeros(shape, np.uint8)))
     assert f"shape {shape}, expected (32, 32, 3) or (N, 32, 32, 3)" in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.bool_, np.complex64, "<U3"])
-def test_wrong_type_of_numbers_is_refused_by_name(save_array, dtype):
+def test_wrong_type_of_numbers_is_rejected_by_name(save_array, dtype):
     with pytest.raises(InputUnreadable, match=f"type {np.dtype(dtype)}, expected uint8".replace("<", ".")):
         read_array(save_array(np.zeros((32, 32, 3), dtype)))
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
-def test_numbers_that_json_cannot_say_are_refused(save_array, number):
+def test_numbers_that_json_cannot_say_are_rejected(save_array, number):
     images = np.zeros((2, 32, 32, 3))
     images[1, 2, 3, 0] = number
     with pytest.raises(InputUnreadable, match="not finite"):
@@ -94,14 +94,14 @@ def test_pickled_array_is_never_loaded(save_array, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00"], ids=["empty", "text", "cut-header"])
-def test_file_that_only_calls_itself_an_array_is_refused(tmp_path, content):
+def test_file_that_only_calls_itself_an_array_is_rejected(tmp_path, content):
     path = tmp_path / "fake.npy"
     path.write_bytes(content)
     with pytest.raises(InputUnreadable, match=r"fake\.npy: not an array"):
         read_array(path)
 
 
-def test_array_cut_short_is_refused(save_array):
+def test_array_cut_short_is_rejected(save_array):
     path = save_array(np.zeros((4, 32, 32, 3), np.uint8))
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(InputUnreadable):
@@ -150,7 +150,7 @@ def test_picture_of_too_many_bytes_to_send_is_reduced(tmp_path, picture_format):
     assert decode(read(path)).size == (32, 32)
 
 
-def test_picture_of_more_bytes_than_any_has_is_refused(tmp_path):
+def test_picture_of_more_bytes_than_any_has_is_rejected(tmp_path):
     path = tmp_path / "sparse.png"
     with path.open("wb") as file:
         file.truncate(600_000_001)
@@ -158,7 +158,7 @@ def test_picture_of_more_bytes_than_any_has_is_refused(tmp_path):
         read(path)
 
 
-def test_animation_is_refused_with_its_number_of_frames(tmp_path):
+def test_animation_is_rejected_with_its_number_of_frames(tmp_path):
     path = tmp_path / "moving.gif"
     frames = [Image.new("L", (8, 8), shade) for shade in (0, 100, 200)]
     frames[0].save(path, save_all=True, append_images=frames[1:])
@@ -167,14 +167,14 @@ def test_animation_is_refused_with_its_number_of_frames(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"Dear diary", b"%!PS-Adobe-3.0 EPSF-3.0\n"], ids=["empty", "text", "eps"])
-def test_file_that_is_no_picture_is_refused_with_what_would_be_read(tmp_path, content):
+def test_file_that_is_no_picture_is_rejected_with_what_would_be_read(tmp_path, content):
     path = tmp_path / "notes.png"
     path.write_bytes(content)
     with pytest.raises(InputUnreadable, match=r"notes\.png: not an image \(PNG, JPEG"):
         read(path)
 
 
-def test_damaged_picture_is_refused(tmp_path):
+def test_damaged_picture_is_rejected(tmp_path):
     path = tmp_path / "cut.bmp"
     Image.new("RGB", (64, 64)).save(path)
     path.write_bytes(path.read_bytes()[:5000])

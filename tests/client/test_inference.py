@@ -11,7 +11,7 @@ from cifar.client import (
     InferenceClient,
     ModelNotFound,
     Prediction,
-    RequestRefused,
+    RequestRejected,
     ServerError,
     ServerUnreachable,
     UnexpectedAnswer,
@@ -138,7 +138,7 @@ def test_top_k_brings_as_many_guesses(client, server, images):
     ],
     ids=["channels-first", "empty", "grey", "int64"],
 )
-def test_wrong_array_is_refused_before_anything_is_sent(client, server, array):
+def test_wrong_array_is_rejected_before_anything_is_sent(client, server, array):
     with pytest.raises(ValueError, match="expected"):
         client.predict(array)
     assert server.requests == []
@@ -161,7 +161,7 @@ def test_proxy_of_the_environment_is_not_asked_for_this_machine(server, images, 
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8080", "ftp://host", "http://", "http://host:port", "http://host:99999"])
-def test_address_that_is_no_url_is_refused(url):
+def test_address_that_is_no_url_is_rejected(url):
     with pytest.raises(ValueError):
         InferenceClient(url)
 
@@ -217,9 +217,9 @@ def test_long_page_of_a_failing_server_is_cut_and_put_on_one_line(client, server
     assert len(caught.value.excerpt) == 200
 
 
-def test_refusal_carries_the_contracts_code_and_message(client, server, images):
+def test_rejection_carries_the_contracts_code_and_message(client, server, images):
     server.answer_json(400, {"error": {"code": "wrong_length", "message": "3071 bytes came, 3072 were expected"}})
-    with pytest.raises(RequestRefused) as caught:
+    with pytest.raises(RequestRejected) as caught:
         client.predict(images)
     error = caught.value
     assert (error.status, error.code, error.message) == (
@@ -243,22 +243,22 @@ def test_unknown_model_is_told_without_a_version(client, server, images):
     assert "version" not in str(caught.value)
 
 
-def test_other_refusal_of_torchserve_keeps_its_words(client, server, images):
+def test_other_rejection_of_torchserve_keeps_its_words(client, server, images):
     server.answer_json(
         400, {"code": 400, "type": "BadRequestException", "message": "Parameter model_name is required."}
     )
-    with pytest.raises(RequestRefused, match="model_name is required") as caught:
+    with pytest.raises(RequestRejected, match="model_name is required") as caught:
         client.predict(images)
     assert caught.value.code == "BadRequestException"
 
 
 def test_request_too_large_for_the_network_layer_tells_its_size(client, server, images):
     server.answer(413, b"")
-    with pytest.raises(RequestRefused, match="30,720 bytes"):
+    with pytest.raises(RequestRejected, match="30,720 bytes"):
         client.predict(images)
 
 
-@pytest.mark.parametrize("status", [200, 404], ids=["as-success", "as-refusal"])
+@pytest.mark.parametrize("status", [200, 404], ids=["as-success", "as-rejection"])
 def test_page_of_another_program_is_unexpected(client, server, images, status):
     server.answer(status, b"<html>It works!</html>", Content_Type="text/html")
     with pytest.raises(UnexpectedAnswer, match="It works!"):

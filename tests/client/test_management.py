@@ -6,7 +6,7 @@ import pytest
 
 from cifar.client import connection, management
 from cifar.client.management import ManagementClient
-from cifar.common.errors import RequestRefused, ServerError, ServerUnreachable, TokenRefused, UnexpectedAnswer
+from cifar.common.errors import RequestRejected, ServerError, ServerUnreachable, TokenRejected, UnexpectedAnswer
 from tests.support.fake_server import Reply
 
 VERSION = {
@@ -61,9 +61,9 @@ def test_what_may_have_happened_already_is_not_asked_again(client, server, call,
     assert len(server.requests) == times
 
 
-def test_a_refusal_is_not_asked_again(client, server):
+def test_a_rejection_is_not_asked_again(client, server):
     server.answer_json(400, {"code": 400, "type": "BadRequestException", "message": "no"})
-    with pytest.raises(RequestRefused, match=r"no \(400 BadRequestException"):
+    with pytest.raises(RequestRejected, match=r"no \(400 BadRequestException"):
         client.describe()
     assert len(server.requests) == 1
 
@@ -126,7 +126,7 @@ def test_only_an_archive_in_the_model_store_is_registered(client, server, archiv
 
 
 @pytest.mark.parametrize("call", [lambda client: client.scale("1.0", -1), lambda client: next(client.list_models(0))])
-def test_numbers_out_of_range_are_refused_before_anything_is_sent(client, server, call):
+def test_numbers_out_of_range_are_rejected_before_anything_is_sent(client, server, call):
     with pytest.raises(ValueError, match="expected at least"):
         call(client)
     assert server.requests == []
@@ -138,7 +138,7 @@ def test_versions_stand_in_the_path_whatever_they_hold(client, server):
     assert server.requests[0].path == "/models/cifar/..%2F1.0%20x"
 
 
-REFUSED = Reply(400, json.dumps({"code": 400, "type": "InvalidKeyException", "message": "no"}).encode())
+REJECTED = Reply(400, json.dumps({"code": 400, "type": "InvalidKeyException", "message": "no"}).encode())
 
 
 def key_file(folder, token):
@@ -155,18 +155,18 @@ def test_token_of_the_variable_is_shown(server, monkeypatch):
     assert server.requests[0].token == "Bearer secret"
 
 
-def test_without_a_token_none_is_shown_and_the_refusal_says_where_to_find_one(client, server):
-    server.reply = lambda _: REFUSED
-    with pytest.raises(TokenRefused, match="CIFAR_MANAGEMENT_TOKEN, or CIFAR_KEY_FILE"):
+def test_without_a_token_none_is_shown_and_the_rejection_says_where_to_find_one(client, server):
+    server.reply = lambda _: REJECTED
+    with pytest.raises(TokenRejected, match="CIFAR_MANAGEMENT_TOKEN, or CIFAR_KEY_FILE"):
         client.describe()
     assert [request.token for request in server.requests] == [None]
 
 
-def test_refused_token_of_the_variable_is_not_renewed(server, monkeypatch, tmp_path):
+def test_rejected_token_of_the_variable_is_not_renewed(server, monkeypatch, tmp_path):
     monkeypatch.setenv("CIFAR_MANAGEMENT_TOKEN", "old")
     monkeypatch.setenv("CIFAR_KEY_FILE", str(key_file(tmp_path, "other")))
-    server.reply = lambda _: REFUSED
-    with ManagementClient(server.url) as client, pytest.raises(TokenRefused):
+    server.reply = lambda _: REJECTED
+    with ManagementClient(server.url) as client, pytest.raises(TokenRejected):
         client.describe()
     assert [request.token for request in server.requests] == ["Bearer old"]
 
@@ -179,10 +179,10 @@ def test_a_server_that_never_takes_the_new_token_is_asked_a_few_times_only(serve
         if request.path == "/token":
             key_file(tmp_path, f"{len(server.requests)}")
             return Reply(200, b" ")
-        return REFUSED
+        return REJECTED
 
     server.reply = reply
-    with ManagementClient(server.url) as client, pytest.raises(TokenRefused):
+    with ManagementClient(server.url) as client, pytest.raises(TokenRejected):
         client.describe()
     asked = [request.token for request in server.requests if request.path != "/token"]
     assert len(asked) == len(set(asked)) == connection._ATTEMPTS

@@ -56,7 +56,8 @@ def test_drawings_stand_in_for_a_missing_test_set_and_say_so(tmp_path):
 def test_drawings_are_one_a_class_and_have_the_contrast_of_photographs():
     drawings = read_drawings()
     assert drawings.names == tuple(f"drawing ({name})" for name in NAMES)
-    assert (drawings.images.shape, drawings.images.dtype) == ((10, 32, 32, 3), np.uint8)
+    assert drawings.images.shape == (10, 32, 32, 3)
+    assert drawings.images.dtype == np.uint8
     assert len({image.tobytes() for image in drawings.images}) == 10
     for image in drawings.images:
         assert 60 < image.mean() < 200
@@ -98,20 +99,20 @@ def test_present_test_set_is_not_made_again(monkeypatch, tmp_path, test_set):
     ],
     ids=["other-keys", "one-class", "pickled"],
 )
-def test_test_set_of_another_shape_is_refused_with_the_remedy(tmp_path, arrays):
+def test_test_set_of_another_shape_is_rejected_with_the_remedy(tmp_path, arrays):
     path = tmp_path / "other.npz"
     np.savez(path, **arrays)
     with pytest.raises(InputUnreadable, match="make data"):
         read_test_set(path)
 
 
-def test_test_set_cut_short_is_refused(test_set):
+def test_test_set_cut_short_is_rejected(test_set):
     test_set.write_bytes(test_set.read_bytes()[:1000])
     with pytest.raises(InputUnreadable, match="make data"):
         read_test_set(test_set)
 
 
-def test_bare_array_under_the_test_sets_name_is_refused(tmp_path):
+def test_bare_array_under_the_test_sets_name_is_rejected(tmp_path):
     path = tmp_path / "cifar10.npz"
     with path.open("wb") as file:
         np.save(file, np.zeros(3))

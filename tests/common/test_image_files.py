@@ -16,7 +16,7 @@ from cifar.common.project import class_names
 from decoding import decode_request
 from tests.support.odd_images import CONVERTED, REJECTED, SENT_AS_THEY_ARE, png_chunk
 from training.errors import DataError
-from training.picture_folder import read_picture_folder
+from training.image_folder import read_image_folder
 
 ALL = SENT_AS_THEY_ARE | CONVERTED
 
@@ -48,7 +48,7 @@ def odd_tree(tmp_path_factory):
 def trained_on(odd_tree):
     from cifar.common.project import class_names
 
-    images, labels = read_picture_folder(odd_tree, class_names())["train"]
+    images, labels = read_image_folder(odd_tree, class_names())["train"]
     return dict(zip(sorted(ALL), images[labels == class_names().index("cat")], strict=True))
 
 
@@ -91,7 +91,7 @@ def test_what_could_only_be_guessed_is_rejected_by_training_client_and_server(od
     path.write_bytes(content)
     try:
         with pytest.raises(DataError, match=f"train/dog/{name}: .*{reason}"):
-            read_picture_folder(odd_tree, class_names())
+            read_image_folder(odd_tree, class_names())
         try:
             sent = ImageFile(name, path).read()
         except InputUnreadable as error:

@@ -43,6 +43,6 @@ def test_the_holders_command_line_is_shown():
             holder.kill()
 
 
-def test_address_of_another_machine_is_refused_with_the_reason():
+def test_address_of_another_machine_is_rejected_with_the_reason():
     with pytest.raises(PortTaken, match=r"192\.0\.2\.1:8080 cannot be listened on: "):
         check_ports_free({"inference_address": ("192.0.2.1", 8080)})

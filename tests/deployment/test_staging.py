@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cifar.common.errors import ArchiveRefused, DeploymentFailed
+from cifar.common.errors import ArchiveRejected, DeploymentFailed
 from cifar.common.files import open_regular
 from cifar.common.project import ROOT
 from cifar.deployment import staging
@@ -66,7 +66,7 @@ def put_fifo(path: Path) -> None:
 )
 def test_what_is_no_file_of_a_size_that_archives_have_is_rejected(archive, store, change, told):
     change(archive)
-    with pytest.raises(ArchiveRefused, match=told), staged(archive, store):
+    with pytest.raises(ArchiveRejected, match=told), staged(archive, store):
         pass
     assert list(store.iterdir()) == []
 
@@ -84,7 +84,7 @@ def test_a_file_that_grows_while_it_is_copied_is_given_up(archive, store, monkey
         return file
 
     monkeypatch.setattr(staging, "open_regular", grow)
-    with pytest.raises(ArchiveRefused, match="has more than 100 bytes"), staged(archive, store):
+    with pytest.raises(ArchiveRejected, match="has more than 100 bytes"), staged(archive, store):
         pass
 
 

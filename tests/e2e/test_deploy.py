@@ -19,7 +19,7 @@ from benchmarks.steady_load import SteadyLoad
 from cifar.archives.signing import sign_archive
 from cifar.client.management import ManagementClient
 from cifar.common.errors import (
-    ArchiveRefused,
+    ArchiveRejected,
     ArchiveUnusable,
     CifarError,
     ConfigUnusable,
@@ -299,7 +299,7 @@ def test_a_version_that_fails_on_the_server_is_taken_back(site, tmp_path, damage
         assert load.versions() == {"1.0"}
 
 
-def test_an_archive_that_is_refused_never_reaches_the_server(site, tmp_path):
+def test_an_archive_that_is_rejected_never_reaches_the_server(site, tmp_path):
     truncated = tmp_path / "cifar-4.0.mar"
     truncated.write_bytes(site.archives["2.0"].read_bytes()[:-100])
     log = site.target.server_log
@@ -436,7 +436,7 @@ def test_a_rollback_looks_whether_the_archive_is_the_one_that_was_deployed(site)
     site.deploy("2.0")
     try:
         stored.write_bytes(site.archives["3.0"].read_bytes())
-        with pytest.raises(ArchiveRefused, match=r"cifar-1\.0\.mar is not what was served as version 1\.0"):
+        with pytest.raises(ArchiveRejected, match=r"cifar-1\.0\.mar is not what was served as version 1\.0"):
             site.rollback()
         assert site.served() == {"1.0": False, "2.0": True}
     finally:

@@ -37,7 +37,7 @@ def test_a_seed_names_its_requests():
     [
         pytest.param(answer(200, PREDICTION), id="one prediction"),
         pytest.param(answer(200, {"predictions": [PREDICTION, PREDICTION]}), id="several"),
-        pytest.param(answer(422, REFUSAL), id="refusal"),
+        pytest.param(answer(422, REFUSAL), id="rejection"),
     ],
 )
 def test_an_answer_of_the_contract_passes(good):
@@ -54,7 +54,7 @@ def test_an_answer_of_the_contract_passes(good):
         pytest.param(Answer(422, JSON, b""), id="nothing"),
         pytest.param(answer(200, PREDICTION, "text/plain"), id="another content type"),
         pytest.param(answer(422, REFUSAL, ""), id="no content type"),
-        pytest.param(answer(200, REFUSAL), id="200 with a refusal"),
+        pytest.param(answer(200, REFUSAL), id="200 with a rejection"),
         pytest.param(answer(200, {"predictions": []}), id="200 without predictions"),
         pytest.param(answer(200, {"outputs": [{}]}), id="outputs that hold nothing"),
         pytest.param(answer(422, {"error": "too short"}), id="an error without code"),

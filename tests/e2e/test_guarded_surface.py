@@ -151,7 +151,7 @@ def test_no_port_of_the_server_takes_management_requests(torchserve, unchanged):
 def test_nothing_can_connect_to_the_management_api_of_grpc(torchserve):
     host, port = torchserve.server.addresses.endpoints["grpc_management_port"]
     for address in (host, "127.0.0.1", "127.0.0.2", "0.0.0.0", socket.gethostbyname(socket.gethostname())):
-        with socket.socket() as probe, pytest.raises(OSError, match=r"unreachable|refused|denied"):
+        with socket.socket() as probe, pytest.raises(OSError, match=r"unreachable|rejected|denied"):
             probe.settimeout(10)
             probe.connect((address, port))
 
@@ -168,7 +168,7 @@ def test_only_its_owner_can_connect_to_the_management_socket(torchserve):
         assert connect_as(0, path) == 0
 
 
-def test_a_workflow_archive_inside_the_model_store_is_refused(torchserve, outside, unchanged):
+def test_a_workflow_archive_inside_the_model_store_is_rejected(torchserve, outside, unchanged):
     inside = torchserve.server.model_store / "flow.war"
     inside.write_bytes((outside / "flow.war").read_bytes())
     try:

@@ -425,7 +425,7 @@ def test_truncated_archive_is_named_before_anything_starts(server, archive, kept
     assert server.process is None
 
 
-def test_empty_model_store_is_refused(server, archive):
+def test_empty_model_store_is_rejected(server, archive):
     (server.model_store / archive.name).unlink()
     done = cifar("up", *up_arguments(server))
     assert (done.returncode, "make archive" in done.stderr, "Traceback" in done.stderr) == (1, True, False)

@@ -16,7 +16,7 @@ import torch
 from cifar.client.inference import InferenceClient
 from cifar.client.management import ManagementClient, ModelVersion
 from cifar.client.tokens import Tokens
-from cifar.common.errors import ModelNotFound, RequestRefused, TokenRefused, VersionExists, VersionIsDefault
+from cifar.common.errors import ModelNotFound, RequestRejected, TokenRejected, VersionExists, VersionIsDefault
 from cifar.server.torchserve import TorchServe
 from tests.support.service import BIN, Service, build_archive, free_ports, write_config
 from tests.support.tiny import copy_handler, tiny_archive
@@ -123,7 +123,7 @@ def test_a_version_that_is_not_there_is_named(management, call):
 
 
 def test_an_archive_that_is_not_in_the_store_is_named(management):
-    with pytest.raises(RequestRefused, match=r"has no cifar-9\.mar"):
+    with pytest.raises(RequestRejected, match=r"has no cifar-9\.mar"):
         management.register("cifar-9.mar")
 
 
@@ -210,13 +210,13 @@ def test_every_command_works_over_tcp_with_tokens(archive, tmp_path, images):
         url = server.addresses.management
         done = cifar("status", "--management-url", url, CIFAR_KEY_FILE=str(key_file))
         assert done.returncode == 0, done.stderr
-        with ManagementClient(url) as stranger, pytest.raises(TokenRefused):
+        with ManagementClient(url) as stranger, pytest.raises(TokenRejected):
             stranger.describe()
         # What a page in a browser can send; it cannot know a token.
         for method, path in (("POST", "/models?url=cifar-1.0.mar&model_name=other"), ("DELETE", "/models/cifar/1.0")):
             headers = {"Content-Type": "text/plain", "Origin": "http://stranger.example", "Host": "stranger.example"}
-            refused = requests.request(method, url + path, headers=headers, data=b"{}", timeout=30)
-            assert (refused.status_code, refused.json()["type"]) == (400, "InvalidKeyException")
+            rejected = requests.request(method, url + path, headers=headers, data=b"{}", timeout=30)
+            assert (rejected.status_code, rejected.json()["type"]) == (400, "InvalidKeyException")
         with grpc.insecure_channel(
             "127.0.0.1:{1}".format(*server.addresses.endpoints["grpc_management_port"])
         ) as channel:
@@ -228,7 +228,7 @@ def test_every_command_works_over_tcp_with_tokens(archive, tmp_path, images):
         before = json.loads(key_file.read_text())["management"]["key"]
         with ManagementClient(url, tokens=tokens) as one, ManagementClient(url, tokens=others) as other:
             assert one.describe().version == "1.0"
-            # What expiry looks like: the token is refused, and the API key gets another.
+            # What expiry looks like: the token is rejected, and the API key gets another.
             assert tokens.renew()
             assert json.loads(key_file.read_text())["management"]["key"] != before
             assert one.describe().version == "1.0"

@@ -138,7 +138,7 @@ def test_torchserve_drops_the_query_of_predictions(torchserve, images):
         pytest.param(b"hello", "text/plain", 415, "unsupported_type", id="unsupported type"),
     ],
 )
-def test_bad_input_is_refused_with_its_code(torchserve, body, content_type, status, code):
+def test_bad_input_is_rejected_with_its_code(torchserve, body, content_type, status, code):
     answer = torchserve.post(body, content_type)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert answer.headers["Content-Type"] == "application/json"

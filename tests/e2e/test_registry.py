@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cifar.cli.deployment import find_target
-from cifar.common.errors import ArchiveRefused, RegistryUnusable
+from cifar.common.errors import ArchiveRejected, RegistryUnusable
 from cifar.deployment.deploy import DeployOptions
 from cifar.deployment.follow import follow, read_followed
 from cifar.deployment.observed_state import read_status
@@ -124,7 +124,7 @@ def test_the_registry_is_the_deploy_button(site):
     assert default(site) == "mlflow-1"
 
 
-def test_a_changed_file_is_refused_with_the_reason_and_not_tried_again(site, capsys):
+def test_a_changed_file_is_rejected_with_the_reason_and_not_tried_again(site, capsys):
     before = default(site)
     source = Path(client().get_model_version("cifar", "3").source.removeprefix("models:/"))
     assert source.name  # MLflow names the logged model
@@ -133,18 +133,18 @@ def test_a_changed_file_is_refused_with_the_reason_and_not_tried_again(site, cap
     try:
         file.write_bytes(content[:-1] + b"x")
         with pytest.raises(
-            ArchiveRefused, match=r"TorchScript file of models:/cifar/3 has the SHA-256 .*, registered was"
+            ArchiveRejected, match=r"TorchScript file of models:/cifar/3 has the SHA-256 .*, registered was"
         ):
             promote("models:/cifar/3", target(site), Steps(), QUICK)
-        assert tags(3)["deployment"] == "refused"
+        assert tags(3)["deployment"] == "rejected"
         assert "it has been changed in MLflow's store" in tags(3)["deployment_reason"]
         point(3)
         look_once(site)
         look_once(site)
-        assert capsys.readouterr().out.count("is refused until the alias moves") == 1
+        assert capsys.readouterr().out.count("is rejected until the alias moves") == 1
         followed = read_followed(site.model_store, CHAMPION)
         assert followed is not None
-        assert (followed.version, followed.outcome) == ("3", "refused")
+        assert (followed.version, followed.outcome) == ("3", "rejected")
     finally:
         file.write_bytes(content)
     assert default(site) == before
@@ -173,8 +173,8 @@ def test_what_the_registry_does_not_have_is_named(site, uri, told):
         promote(uri, target(site), Steps(), QUICK)
 
 
-def test_a_version_that_leads_elsewhere_is_refused_before_anything_is_packed(site):
-    with pytest.raises(ArchiveRefused, match=r"'\.\./1' is no version; expected up to 50 letters"):
+def test_a_version_that_leads_elsewhere_is_rejected_before_anything_is_packed(site):
+    with pytest.raises(ArchiveRejected, match=r"'\.\./1' is no version; expected up to 50 letters"):
         promote("models:/cifar/1", target(site), Steps(), QUICK, "../1")
 
 

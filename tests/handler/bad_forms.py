@@ -1,4 +1,4 @@
-"""Forms that are refused. id: (fields, headers beside the content type, code, words that the message must hold)."""
+"""Forms that are rejected. id: (fields, headers beside the content type, code, words that the message must hold)."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Arrays and tensors that are refused. id: (body, content type, query, code, words that the message must hold)."""
+"""Arrays and tensors that are rejected. id: (body, content type, query, code, words that the message must hold)."""
 
 import json
 import struct

@@ -266,7 +266,7 @@ def test_content_type_is_found_in_any_case(handler, context, name):
     assert ask(handler, context, [{"body": "x"}], headers)[0][0] == 415
 
 
-def test_a_form_field_of_parsed_json_is_refused_and_not_printed(handler, context):
+def test_a_form_field_of_parsed_json_is_rejected_and_not_printed(handler, context):
     rows = [{"body": image_of(1).tobytes(), "field": {"secret": 1}}]
     [(status, answer)] = ask(handler, context, rows, {})
     assert (status, answer["error"]["code"]) == (422, "unknown_option")
@@ -338,7 +338,7 @@ def test_loading_sets_the_threads_that_the_model_config_asks_for(model_dir):
         torch.set_num_threads(before)
 
 
-def test_loading_refuses_a_network_trained_for_other_classes(tmp_path):
+def test_loading_rejects_a_network_trained_for_other_classes(tmp_path):
     save_network(tmp_path, {"class_names": LABELS[::-1]})
     with pytest.raises(ValueError, match=r"trained for the classes .*truck.*index_to_name"):
         CifarHandler().initialize(context_for(tmp_path))
@@ -355,12 +355,12 @@ def test_options_come_in_headers_of_any_case(handler, context):
     assert (status, [guess["label"] for guess in answer["top_k"]]) == (200, ["cat", "airplane"])
 
 
-def test_a_wrong_option_in_a_header_is_refused(handler, context):
+def test_a_wrong_option_in_a_header_is_rejected(handler, context):
     [(status, answer)] = ask(handler, context, [{"body": image_of(3).tobytes()}], RAW | {"X-Top-K": "11"})
     assert (status, answer["error"]["code"]) == (422, "wrong_top_k")
 
 
-def test_header_and_query_that_disagree_are_refused(handler, context):
+def test_header_and_query_that_disagree_are_rejected(handler, context):
     row = {"body": image_of(3).tobytes(), "top_k": bytearray(b"3")}
     [(status, answer)] = ask(handler, context, [row], RAW | {"X-Top-K": "2"})
     assert (status, answer["error"]["code"]) == (422, "conflicting_option")
@@ -450,7 +450,7 @@ def test_a_client_that_writes_the_describe_header_gets_its_prediction(handler, c
     assert [answer["prediction"] for _, answer in answers] == ["cat", "dog"]
 
 
-def test_a_form_without_fields_is_refused_even_with_the_describe_header(handler, context):
+def test_a_form_without_fields_is_rejected_even_with_the_describe_header(handler, context):
     """TorchServe hands over an empty row for it, as for a describe call; a fuzzer found the likeness."""
     for content_type in ("multipart/form-data; boundary=x", "application/x-www-form-urlencoded"):
         [(status, answer)] = ask(handler, context, [{}], {"describe": "True", "Content-Type": content_type})

@@ -1,4 +1,4 @@
-"""Request bodies to images, and every refusal, without a server."""
+"""Request bodies to images, and every rejection, without a server."""
 
 import json
 import struct
@@ -260,7 +260,7 @@ def test_further_frames_of_a_telephones_jpeg_are_passed_over():
     assert (picture_of(photograph) > 250).all()
 
 
-# Refusals -------------------------------------------------------------------------------------------------------------
+# Rejections -----------------------------------------------------------------------------------------------------------
 
 # id: (body, content type, query, code, words that the message must hold)
 BAD: dict[str, tuple[Any, str | None, dict[str, str], str, tuple[str, ...]]] = {
@@ -379,7 +379,7 @@ BAD: dict[str, tuple[Any, str | None, dict[str, str], str, tuple[str, ...]]] = {
     "PNG signature only": (PNG[:8], None, {}, "unreadable_picture", ("8 bytes",)),
     "bomb by header": (png_header(4097, 4096), None, {}, "picture_too_large", ("4,097×4,096", "16,777,216")),
     "bomb that Pillow warns of": (png_header(10_000, 10_000), None, {}, "picture_too_large", ("16,777,216",)),
-    "bomb that Pillow refuses": (png_header(50_000, 50_000), None, {}, "picture_too_large", ("16,777,216",)),
+    "bomb that Pillow rejects": (png_header(50_000, 50_000), None, {}, "picture_too_large", ("16,777,216",)),
     "bomb of one row": (png_header(70_000, 2), None, {}, "picture_too_large", ("70,000×2", "65,535")),
     "thousands of scans": (jpeg_of_scans((32, 32), 5000), None, {}, "too_much_work", ("100 scans", "save it again")),
     "many scans of many pixels": (
@@ -405,15 +405,15 @@ BAD: dict[str, tuple[Any, str | None, dict[str, str], str, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize(("body", "content_type", "query", "code", "words"), BAD.values(), ids=BAD)
-def test_refusal_says_what_came(body, content_type, query, code, words):
+def test_rejection_says_what_came(body, content_type, query, code, words):
     with pytest.raises(BadInput) as caught:
         decode_request(body, content_type, query)
-    refusal = caught.value
-    assert (refusal.code, refusal.status) == (code, STATUS_OF_CODE[code])
-    assert [word for word in words if word not in refusal.message] == []
-    refusal.message.encode()  # no lone surrogates
-    assert PYTHON_INSIDES.search(refusal.message) is None
-    assert len(refusal.message) < 500
+    rejection = caught.value
+    assert (rejection.code, rejection.status) == (code, STATUS_OF_CODE[code])
+    assert [word for word in words if word not in rejection.message] == []
+    rejection.message.encode()  # no lone surrogates
+    assert PYTHON_INSIDES.search(rejection.message) is None
+    assert len(rejection.message) < 500
 
 
 def test_every_code_is_given_by_some_body():
@@ -460,12 +460,12 @@ NEARLY_PICTURES = st.builds(
 )
 
 
-def decodes_or_refuses(body: object, content_type: str | None, query: dict[str, str]) -> None:
+def decodes_or_rejects(body: object, content_type: str | None, query: dict[str, str]) -> None:
     try:
         decoded = decode_request(body, content_type, query)
-    except BadInput as refusal:
-        refusal.message.encode()
-        assert "object at 0x" not in refusal.message
+    except BadInput as rejection:
+        rejection.message.encode()
+        assert "object at 0x" not in rejection.message
     else:
         assert decoded.images.shape[1:] == (32, 32, 3)
         assert decoded.images.dtype.isnative
@@ -475,10 +475,10 @@ def decodes_or_refuses(body: object, content_type: str | None, query: dict[str, 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.binary() | NEARLY_PICTURES, CONTENT_TYPES, QUERIES)
 def test_no_bytes_raise_anything_but_bad_input(body, content_type, query):
-    decodes_or_refuses(body, content_type, query)
+    decodes_or_rejects(body, content_type, query)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(VALUES | NEARLY_BODIES | NEARLY_IMAGES | NEARLY_TENSORS, QUERIES)
 def test_no_json_raises_anything_but_bad_input(value, query):
-    decodes_or_refuses(value, JSON, query)
+    decodes_or_rejects(value, JSON, query)

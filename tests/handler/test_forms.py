@@ -103,15 +103,15 @@ def test_forms_are_told_by_their_content_type(content_type, expected):
 
 
 @pytest.mark.parametrize(("fields", "headers", "code", "words"), BAD_FORMS.values(), ids=BAD_FORMS)
-def test_refusal_names_the_field(fields, headers, code, words):
+def test_rejection_names_the_field(fields, headers, code, words):
     with pytest.raises(BadInput) as caught:
         decode_form(fields, HEADERS | headers)
-    refusal = caught.value
-    assert (refusal.code, refusal.status) == (code, STATUS_OF_CODE[code])
-    assert [word for word in words if word not in refusal.message] == []
-    refusal.message.encode()
-    assert PYTHON_INSIDES.search(refusal.message) is None
-    assert len(refusal.message) < 500
+    rejection = caught.value
+    assert (rejection.code, rejection.status) == (code, STATUS_OF_CODE[code])
+    assert [word for word in words if word not in rejection.message] == []
+    rejection.message.encode()
+    assert PYTHON_INSIDES.search(rejection.message) is None
+    assert len(rejection.message) < 500
 
 
 CONTENTS = st.binary() | st.text() | st.none() | st.integers() | st.lists(st.integers()) | st.just(PNG)
@@ -123,7 +123,7 @@ FIELDS = st.dictionaries(st.text() | st.sampled_from(["top_k", "max_value", "a"]
 def test_no_form_raises_anything_but_bad_input(fields, headers):
     try:
         decoded = decode_form(fields, HEADERS | headers)
-    except BadInput as refusal:
-        refusal.message.encode()
+    except BadInput as rejection:
+        rejection.message.encode()
     else:
         assert decoded.images.shape[1:] == (32, 32, 3)

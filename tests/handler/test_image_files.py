@@ -60,8 +60,8 @@ TOO_MUCH = {
 
 @pytest.mark.parametrize("name", TOO_MUCH)
 def test_work_is_counted_before_it_is_done(name):
-    refusal = refusal_of(TOO_MUCH[name]())
-    assert (refusal.code, refusal.status) == ("too_much_work", 413)
+    rejection = refusal_of(TOO_MUCH[name]())
+    assert (rejection.code, rejection.status) == ("too_much_work", 413)
 
 
 TOO_LARGE = {"a row": (MAX_PIXELS, 1), "a column": (1, MAX_PIXELS), "a long strip": (65_536, 16)}
@@ -69,9 +69,9 @@ TOO_LARGE = {"a row": (MAX_PIXELS, 1), "a column": (1, MAX_PIXELS), "a long stri
 
 @pytest.mark.parametrize("name", TOO_LARGE)
 def test_a_side_is_bounded_as_the_pixels_are(name):
-    refusal = refusal_of(png_of_zeros(*TOO_LARGE[name], colour=0))
-    assert (refusal.code, refusal.status) == ("picture_too_large", 413)
-    assert "65,535" in refusal.message
+    rejection = refusal_of(png_of_zeros(*TOO_LARGE[name], colour=0))
+    assert (rejection.code, rejection.status) == ("picture_too_large", 413)
+    assert "65,535" in rejection.message
 
 
 WORST = {
@@ -101,8 +101,8 @@ def test_the_worst_that_is_taken_is_done_within_a_second(name):
     started = time.process_time()
     try:
         assert decode_picture(bytearray(image)).shape == (32, 32, 3)  # as TorchServe hands it over
-    except BadInput as refusal:
-        assert refusal.code == "unreadable_picture"
+    except BadInput as rejection:
+        assert rejection.code == "unreadable_picture"
     assert time.process_time() - started < MOST_S
 
 
@@ -142,17 +142,17 @@ def test_256_files_together_are_done_within_a_second(name):
     for _ in range(256):
         try:
             left -= decode_counted(image, left)[1]
-        except BadInput as refusal:
-            assert refusal.code in ("too_much_work", "picture_too_large")
+        except BadInput as rejection:
+            assert rejection.code in ("too_much_work", "picture_too_large")
             break
     assert time.process_time() - started < MOST_S
 
 
 @pytest.mark.parametrize("marker", [0xC3, 0xC9, 0xCA], ids=["lossless", "arithmetic", "arithmetic, progressive"])
 def test_a_jpeg_that_browsers_do_not_decode_is_named(marker):
-    refusal = refusal_of(JPEG.replace(b"\xff\xc0", bytes((0xFF, marker)), 1))
-    assert refusal.code == "unsupported_picture"
-    assert "baseline or progressive" in refusal.message
+    rejection = refusal_of(JPEG.replace(b"\xff\xc0", bytes((0xFF, marker)), 1))
+    assert rejection.code == "unsupported_picture"
+    assert "baseline or progressive" in rejection.message
 
 
 # Metadata ------------------------------------------------------------------------------------------------------------
@@ -269,6 +269,6 @@ def test_a_picture_that_is_not_square_is_turned_after_it_is_shrunk():
     ],
 )
 def test_a_broken_file_is_told_of_without_the_insides_of_python(image):
-    refusal = refusal_of(image)
-    assert refusal.code == "unreadable_picture"
-    assert PYTHON_INSIDES.search(refusal.message) is None
+    rejection = refusal_of(image)
+    assert rejection.code == "unreadable_picture"
+    assert PYTHON_INSIDES.search(rejection.message) is None

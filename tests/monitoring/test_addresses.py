@@ -19,7 +19,7 @@ def test_an_alertmanager_may_stand_in_prometheus_yml_itself(tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "alerting:", "[]", "alerting: {alertmanagers: [{file_sd_configs: [{files: [x.yml]}]}]}"]
 )
-def test_a_prometheus_without_an_alertmanager_is_refused_with_an_example(tmp_path, text):
+def test_a_prometheus_without_an_alertmanager_is_rejected_with_an_example(tmp_path, text):
     config = tmp_path / "prometheus.yml"
     config.write_text(text)
     with pytest.raises(InvalidAddress, match=r"names no Alertmanager; expected .* 127\.0\.0\.1:9093"):
@@ -35,7 +35,7 @@ def test_no_log_is_started_where_messages_go_to_another_machine(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"), [("", "no receivers"), ("a: [", "is no YAML"), (None, "cannot be read: No such file")]
 )
-def test_an_alertmanager_configuration_that_is_none_is_refused(tmp_path, text, message):
+def test_an_alertmanager_configuration_that_is_none_is_rejected(tmp_path, text, message):
     config = tmp_path / "alertmanager.yml"
     if text is not None:
         config.write_text(text)
@@ -46,6 +46,6 @@ def test_an_alertmanager_configuration_that_is_none_is_refused(tmp_path, text, m
 @pytest.mark.parametrize(
     "text", ["", "9090", "127.0.0.1", "127.0.0.1:x", "http://127.0.0.1:9090", "127.0.0.1:99999", "a:1/b"]
 )
-def test_what_is_no_address_is_refused_with_an_example(text):
+def test_what_is_no_address_is_rejected_with_an_example(text):
     with pytest.raises(InvalidAddress, match=r"--address is .*expected an address like 127\.0\.0\.1:9090"):
         parse_endpoint(text, "--address")

@@ -172,7 +172,7 @@ def test_a_second_start_keeps_the_processes_and_takes_changed_rules(running):
     assert "changed" in {group["name"] for group in groups}
 
 
-def test_a_running_prometheus_that_refuses_changed_rules_goes_on_and_the_error_says_why(running, monkeypatch):
+def test_a_running_prometheus_that_rejects_changed_rules_goes_on_and_the_error_says_why(running, monkeypatch):
     monkeypatch.setattr("cifar.monitoring.processes._RELOAD_TIMEOUT_S", 1.0)
     before = pids(running)
     broken = running.prometheus_config.parent / "alerts" / "broken.yaml"
@@ -324,7 +324,7 @@ def test_the_port_of_one_that_was_killed_is_waited_for(monitor):
     assert list(pids(monitor)) == NAMES
 
 
-def test_a_configuration_that_alertmanager_refuses_shows_its_words_and_leaves_nothing_running(monitor):
+def test_a_configuration_that_alertmanager_rejects_shows_its_words_and_leaves_nothing_running(monitor):
     text = monitor.alertmanager_config.read_text()
     monitor.alertmanager_config.write_text(text.replace("repeat_interval: 4h", "repeat_interval: often"))
     with pytest.raises(MonitorFailed, match=r"Alertmanager was started and has ended(.|\n)*often"):

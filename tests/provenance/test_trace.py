@@ -613,7 +613,7 @@ def test_a_server_that_cannot_tell_is_not_checked(chain, server, version, worker
 
 
 def test_a_mirror_image_that_was_asked_for_after_the_training_is_no_contradiction(chain):
-    change(chain.record, model=plain_values(PARAMS) | {"mirror": True})
+    change(chain.record, model=plain_values(PARAMS) | {"flip_tta": True})
     links, exit_code = chain.links()
     assert (links["parameters"]["holds"], exit_code) == (True, 0)
 

@@ -1,4 +1,4 @@
-"""What should be served: written whole, read back, refused where it makes no sense."""
+"""What should be served: written whole, read back, rejected where it makes no sense."""
 
 import os
 
@@ -75,7 +75,7 @@ def test_a_version_is_found_as_it_should_run_else_as_it_last_ran():
         '{"default": null, "versions": [], "history": [], "underway": {"who": 1}}',
     ],
 )
-def test_a_file_that_does_not_say_it_is_refused_and_left_alone(tmp_path, content):
+def test_a_file_that_does_not_say_it_is_rejected_and_left_alone(tmp_path, content):
     (tmp_path / "serving.json").write_text(content)
     with pytest.raises(
         InvalidStateFile, match=r"serving\.json does not say what should be served .*cifar up cifar=ARCHIVE"

@@ -119,8 +119,8 @@ class FakeServer:
         self.reply = lambda request: red_corner(request) if len(self.requests) <= requests else None
 
     def refuse_when(self, marks: Callable[[Request], bool], code: str, message: str) -> None:
-        refusal = Reply(400, json.dumps({"error": {"code": code, "message": message}}).encode())
-        self.reply = lambda request: refusal if marks(request) else red_corner(request)
+        rejection = Reply(400, json.dumps({"error": {"code": code, "message": message}}).encode())
+        self.reply = lambda request: rejection if marks(request) else red_corner(request)
 
     def hang(self) -> None:
         def wait(_: Request) -> None:

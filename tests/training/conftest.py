@@ -32,7 +32,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def make_dataset() -> Callable[..., Dataset]:
-    """Pictures of one colour a class, with some noise: a few steps tell them apart."""
+    """Images of one colour a class, with some noise: a few steps tell them apart."""
 
     def make(train: int = 4, validation: int = 2, test: int = 2, seed: int = 0) -> Dataset:
         generator = np.random.default_rng(seed)

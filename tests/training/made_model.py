@@ -27,6 +27,6 @@ def make_model(folder, run_id, seed=0, version="1.10"):
     write(folder / "training.json", record)
     write(folder / "evaluation.json", FIGURES | {"data_digest": "d1", "weights_digest": digest_file(weights)})
     (folder / "plots").mkdir(exist_ok=True)
-    (folder / "plots" / "confusion.png").write_bytes(b"a picture")
+    (folder / "plots" / "confusion.png").write_bytes(b"an image")
     export(classifier, describe(weights, version), synthetic_images(6), 1e-5, folder / "model.pt")
     return weights

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.augment import GREY, Augmentation, Draws, augment, draw
+from training.augment import GREY, Augmentation, AugmentationSample, augment, sample_augmentation
 
 IMAGES = torch.from_numpy(np.random.default_rng(0).integers(0, 100, (40, 6, 5, 3), dtype=np.uint8))
 
@@ -15,11 +15,13 @@ def seeded(seed=0):
 
 def augmented(images, crop_padding=0, flip=False, cutout=0, seed=0):
     every = torch.arange(len(images))
-    return augment(images, every, draw(len(images), seeded(seed)), Augmentation(crop_padding, flip, cutout))
+    return augment(
+        images, every, sample_augmentation(len(images), seeded(seed)), Augmentation(crop_padding, flip, cutout)
+    )
 
 
 def crops(image, padding, mirrors=(False, True)):
-    """Every crop of the picture with its mirror image around it, by (down, right, mirrored)."""
+    """Every crop of the image with its mirror image around it, by (down, right, mirrored)."""
     height, width, _ = image.shape
     found = {}
     for mirrored in mirrors:
@@ -36,15 +38,15 @@ def test_nothing_switched_on_changes_nothing():
     assert torch.equal(augmented(IMAGES), IMAGES)
 
 
-def test_the_chosen_pictures_come_in_the_order_in_which_they_were_chosen():
+def test_the_chosen_images_come_in_the_order_in_which_they_were_chosen():
     chosen = torch.tensor([7, 3, 3, 39])
-    outputs = augment(IMAGES, chosen, draw(4, seeded()), Augmentation(0, False, 0))
+    outputs = augment(IMAGES, chosen, sample_augmentation(4, seeded()), Augmentation(0, False, 0))
     assert torch.equal(outputs, IMAGES[chosen])
 
 
 @pytest.mark.parametrize("padding", [0, 1, 3, 4])
 @pytest.mark.parametrize("flip", [False, True])
-def test_every_output_is_a_crop_of_its_padded_picture(padding, flip):
+def test_every_output_is_a_crop_of_its_padded_image(padding, flip):
     for image, output in zip(IMAGES, augmented(IMAGES, padding, flip), strict=True):
         assert output.numpy().tobytes() in crops(image, padding, (False, True) if flip else (False,))
 
@@ -59,7 +61,7 @@ def test_every_place_and_both_directions_are_drawn_about_equally_often():
     assert max(counts.values()) < 270
 
 
-def test_a_flip_mirrors_left_to_right_about_half_of_the_pictures():
+def test_a_flip_mirrors_left_to_right_about_half_of_the_images():
     image = IMAGES[:1].expand(2000, -1, -1, -1)
     outputs = augmented(image, flip=True)
     mirrored = (outputs == IMAGES[0].flip(1)).flatten(1).all(1)
@@ -86,22 +88,22 @@ def test_a_cutout_greys_one_square_of_that_side_which_may_lie_partly_outside(sid
     assert len(shapes) > 1 or side == 1
 
 
-def test_the_same_draws_give_the_same_pictures_and_others_do_not():
+def test_the_same_draws_give_the_same_images_and_others_do_not():
     first, again, other = (augmented(IMAGES, 2, True, 2, seed) for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
 
-def test_a_part_of_the_draws_is_that_of_its_pictures():
-    whole = draw(10, seeded())
+def test_a_part_of_the_draws_is_that_of_its_images():
+    whole = sample_augmentation(10, seeded())
     part = whole.part(3, 7)
-    assert isinstance(part, Draws)
+    assert isinstance(part, AugmentationSample)
     augmentation = Augmentation(2, True, 2)
     outputs = augment(IMAGES, torch.arange(10), whole, augmentation)
     assert torch.equal(augment(IMAGES, torch.arange(3, 7), part, augmentation), outputs[3:7])
 
 
-def test_the_pictures_given_are_not_changed():
+def test_the_images_given_are_not_changed():
     before = IMAGES.clone()
     augmented(IMAGES, 2, True, 3)
     assert torch.equal(IMAGES, before)

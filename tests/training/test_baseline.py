@@ -24,7 +24,7 @@ def pictures(count=40):
 
 
 def probabilities(*best):
-    """One row a picture: the class with its probability, the rest shared by the other nine."""
+    """One row an image: the class with its probability, the rest shared by the other nine."""
     rows = np.array([[(1 - value) / 9] * 10 for _index, value in best], dtype=np.float32)
     for row, (index, value) in zip(rows, best, strict=True):
         row[index] = value

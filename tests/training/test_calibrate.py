@@ -23,7 +23,7 @@ def data(make_dataset, tmp_path):
 
 @pytest.fixture
 def weights(tmp_path):
-    """As trained elsewhere: a state dict and no record."""
+    """As trained by other code: a state dict and no record."""
     torch.manual_seed(0)
     file = tmp_path / "weights" / "best_cnn_model.pth"
     save_weights(build_classifier(ModelParams(hidden_width=8, pool_first=False)).network.state_dict(), file)
@@ -31,7 +31,7 @@ def weights(tmp_path):
 
 
 def test_weights_from_elsewhere_get_a_record_with_which_they_are_loaded_as_they_were_calibrated(data, weights):
-    given = ["model.mirror=true", "model.activation=elu", "model.mean=[0.5, 0.5, 0.5]"]
+    given = ["model.flip_tta=true", "model.activation=elu", "model.mean=[0.5, 0.5, 0.5]"]
     plain = load_classifier(weights, given)
     main(given, data, weights)
     dataset = load_dataset(data)
@@ -41,7 +41,7 @@ def test_weights_from_elsewhere_get_a_record_with_which_they_are_loaded_as_they_
     np.testing.assert_array_equal(predict_logits(found, dataset.validation_images), logits)
     record = orjson.loads((weights.parent / "training.json").read_bytes())
     right = float((logits.argmax(1) == dataset.validation_labels).mean())
-    assert (record["model"]["mirror"], record["validation_accuracy"]) == (True, right)
+    assert (record["model"]["flip_tta"], record["validation_accuracy"]) == (True, right)
     # Nobody knows what they were trained on.
     assert describe(weights, "1.0")["data_digest"] is None
 
@@ -50,13 +50,13 @@ def test_what_the_record_said_of_the_training_stays(data, weights):
     main(["model.dropout=0.3"], data, weights)
     path = weights.parent / "training.json"
     path.write_bytes(orjson.dumps(orjson.loads(path.read_bytes()) | {"git_commit": "abc", "best_epoch": 7}))
-    main(["model.mirror=true"], data, weights)
+    main(["model.flip_tta=true"], data, weights)
     record = orjson.loads(path.read_bytes())
     assert (record["git_commit"], record["best_epoch"]) == ("abc", 7)
-    assert (record["model"]["dropout"], record["model"]["mirror"]) == (0.3, True)
+    assert (record["model"]["dropout"], record["model"]["flip_tta"]) == (0.3, True)
 
 
-def test_figures_measured_before_are_no_longer_those_of_the_weights(data, weights):
+def test_metrics_measured_before_are_no_longer_those_of_the_weights(data, weights):
     # Without a record the temperature is 1.
     evaluate([], data, weights)
     assert read_evaluation(weights) is not None
@@ -66,7 +66,7 @@ def test_figures_measured_before_are_no_longer_those_of_the_weights(data, weight
     assert read_evaluation(weights) is not None
 
 
-def test_other_data_than_they_were_trained_on_are_refused(data, weights, make_dataset, tmp_path):
+def test_other_data_than_they_were_trained_on_are_rejected(data, weights, make_dataset, tmp_path):
     main([], data, weights)
     path = weights.parent / "training.json"
     before = orjson.dumps(orjson.loads(path.read_bytes()) | {"data_digest": make_dataset(seed=1).digest})
@@ -76,7 +76,7 @@ def test_other_data_than_they_were_trained_on_are_refused(data, weights, make_da
     assert path.read_bytes() == before
 
 
-def test_parameters_of_another_section_are_refused(data, weights):
+def test_parameters_of_another_section_are_rejected(data, weights):
     with pytest.raises(ParameterError, match="train"):
         main(["train.lr=1"], data, weights)
     assert not (weights.parent / "training.json").exists()
@@ -151,12 +151,12 @@ def test_the_fit_leaves_no_gradient_and_changes_nothing(calibrated):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_logits_that_are_not_finite_are_refused(bad):
+def test_logits_that_are_not_finite_are_rejected(bad):
     with pytest.raises(ValueError, match=r"finite logits of at least one image, got \(2, 10\)"):
         fit_temperature(torch.tensor([[bad] + [0.0] * 9] * 2), torch.tensor([0, 1]))
 
 
-def test_no_images_are_refused():
+def test_no_images_are_rejected():
     with pytest.raises(ValueError, match="at least one image"):
         fit_temperature(torch.zeros(0, 10), torch.zeros(0, dtype=torch.int64))
 
@@ -187,7 +187,7 @@ def test_images_are_sorted_by_confidence_into_intervals_with_their_upper_end():
     ]
 
 
-def test_an_interval_without_images_has_no_figures():
+def test_an_interval_without_images_has_no_metrics():
     parts = reliability(sure(0.95, 1.0), np.array([0, 0]))
     assert parts[:-1] == [ReliabilityBin(None, None, 0)] * 14
     assert (parts[-1].accuracy, parts[-1].images) == (1.0, 2)

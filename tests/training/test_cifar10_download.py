@@ -20,7 +20,7 @@ FILES = ["data_batch_1", "data_batch_2", "test_batch"]
 
 
 def cifar_files(classes):
-    """CIFAR's layout: pickled dicts, one row a picture, all its red values first, then green, then blue."""
+    """CIFAR's layout: pickled dicts, one row an image, all its red values first, then green, then blue."""
     files = {}
     for number, name in enumerate(FILES):
         pixels = np.random.default_rng(number).integers(0, 256, (10, 3072), dtype=np.uint8)
@@ -102,7 +102,7 @@ def offer(serve, tmp_path, monkeypatch):
     return publish
 
 
-def test_planes_of_colour_become_pictures_with_their_labels(offer, tmp_path, classes):
+def test_planes_of_colour_become_images_with_their_labels(offer, tmp_path, classes):
     offer(cifar_files(classes))
     parts = download_cifar10(tmp_path / "raw", classes)
     images, labels = parts["train"]
@@ -124,7 +124,7 @@ def test_what_was_downloaded_is_not_downloaded_again(offer, tmp_path, classes):
     assert np.array_equal(first["train"][0], again["train"][0])
 
 
-def test_a_wrong_checksum_of_the_archive_is_refused(offer, tmp_path, classes, monkeypatch):
+def test_a_wrong_checksum_of_the_archive_is_rejected(offer, tmp_path, classes, monkeypatch):
     cifar10, _ = offer(cifar_files(classes))
     monkeypatch.setattr(cifar10, "tgz_md5", md5(b"another archive"))
     with pytest.raises(DataError, match="could not be had from http://127") as caught:
@@ -132,7 +132,7 @@ def test_a_wrong_checksum_of_the_archive_is_refused(offer, tmp_path, classes, mo
     assert "prepare.source=folder" in str(caught.value)  # the way out
 
 
-def test_a_batch_that_was_changed_afterwards_is_fetched_anew(offer, tmp_path, classes):
+def test_a_batch_that_was_changed_afterwards_is_fetched_again(offer, tmp_path, classes):
     offer(cifar_files(classes))
     first = download_cifar10(tmp_path / "raw", classes)
     (tmp_path / "raw" / "cifar-10-batches-py" / "data_batch_1").write_bytes(b"changed")
@@ -162,7 +162,7 @@ def test_a_server_that_does_not_speak_http_is_a_data_error(offer, serve, tmp_pat
         download_cifar10(tmp_path / "raw", classes)
 
 
-def test_other_class_names_are_refused(offer, tmp_path, classes):
+def test_other_class_names_are_rejected(offer, tmp_path, classes):
     offer(cifar_files([*classes[:9], "lorry"]))
     with pytest.raises(DataError, match="lorry"):
         download_cifar10(tmp_path / "raw", classes)

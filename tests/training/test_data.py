@@ -9,7 +9,7 @@ import pytest
 
 from training.data import PrepareParams, draw_validation, load_dataset, prepare_dataset, save_dataset
 from training.errors import DataError, ParameterError
-from training.picture_folder import read_picture_folder
+from training.image_folder import read_image_folder
 
 LABELS = np.repeat(np.arange(10), [10, 20, 30, 40, 50, 60, 70, 80, 90, 100])
 
@@ -30,7 +30,7 @@ def test_the_same_seed_draws_the_same_images_and_another_seed_draws_others():
     assert not np.array_equal(first, other)
 
 
-def test_the_draw_is_by_chance_and_not_the_first_images_of_each_class():
+def test_the_split_is_random_and_not_the_first_images_of_each_class():
     labels = np.zeros(1000, dtype=np.int64)
     drawn = np.flatnonzero(draw_validation(labels, 0.1, seed=0))
     assert 300 < drawn.mean() < 700
@@ -38,12 +38,12 @@ def test_the_draw_is_by_chance_and_not_the_first_images_of_each_class():
 
 
 @pytest.mark.parametrize("fraction", [0.01, 0.99])
-def test_a_fraction_that_leaves_a_part_without_a_class_is_refused(fraction):
+def test_a_fraction_that_leaves_a_part_without_a_class_is_rejected(fraction):
     with pytest.raises(DataError, match="class 0 has 10 training images"):
         draw_validation(LABELS, fraction, seed=0)
 
 
-def test_every_training_picture_goes_to_exactly_one_part(tree):
+def test_every_training_image_goes_to_exactly_one_part(tree):
     dataset = prepare_dataset(PrepareParams("folder", str(tree), 0.5, 0))
 
     def pictures(images):
@@ -55,10 +55,10 @@ def test_every_training_picture_goes_to_exactly_one_part(tree):
     assert not (train | validation) & test
 
 
-def test_pictures_keep_their_labels_through_the_split(tree, classes, png):
+def test_images_keep_their_labels_through_the_split(tree, classes, png):
     for index in range(4):  # one class larger than the others, so that the parts' labels differ
         (tree / "train" / "cat" / f"more{index}.png").write_bytes(png(100 + index))
-    images, labels = read_picture_folder(tree, classes)["train"]
+    images, labels = read_image_folder(tree, classes)["train"]
     label_of = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
     dataset = prepare_dataset(PrepareParams("folder", str(tree), 0.34, 0))
     assert (len(dataset.train_labels), len(dataset.validation_labels)) == (9 + 4, 9 + 2)
@@ -68,7 +68,7 @@ def test_pictures_keep_their_labels_through_the_split(tree, classes, png):
 
 
 @pytest.mark.parametrize(("key", "value"), [("validation_fraction", 0.0), ("validation_fraction", 1.0), ("seed", -1)])
-def test_parameters_out_of_range_are_refused_by_name(key, value):
+def test_parameters_out_of_range_are_rejected_by_name(key, value):
     with pytest.raises(ParameterError, match=f"prepare.{key}"):
         PrepareParams(**({"source": "folder", "path": "x", "validation_fraction": 0.1, "seed": 0} | {key: value}))
 
@@ -104,7 +104,7 @@ def test_the_digest_does_not_depend_on_the_layout_in_memory(make_dataset):
     assert dataclasses.replace(dataset, train_images=strided).digest == dataset.digest
 
 
-def test_a_missing_file_is_refused_with_the_command_that_makes_it(tmp_path):
+def test_a_missing_file_is_rejected_with_the_command_that_makes_it(tmp_path):
     with pytest.raises(DataError, match=r"none\.npz is missing; make it: make data"):
         load_dataset(tmp_path / "none.npz")
 
@@ -117,13 +117,13 @@ def saved(make_dataset, tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.2, 0.5, 0.9, 0.999])
-def test_a_truncated_file_is_refused(saved, share):
+def test_a_truncated_file_is_rejected(saved, share):
     saved.write_bytes(saved.read_bytes()[: int(share * saved.stat().st_size)])
     with pytest.raises(DataError, match=r"data\.npz"):
         load_dataset(saved)
 
 
-def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(saved, make_dataset):
+def test_a_flipped_bit_anywhere_is_rejected_or_changes_nothing(saved, make_dataset):
     digest = make_dataset(train=1, validation=1, test=1).digest
     whole = saved.read_bytes()
     generator = np.random.default_rng(0)
@@ -131,7 +131,7 @@ def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(saved, make_datase
     headers = [start for start in range(len(whole)) if whole[start : start + 2] == b"PK"]
     places = [int(generator.choice(headers)) + int(generator.integers(0, 200)) for _ in range(150)]
     places += generator.integers(0, len(whole), 150).tolist()
-    refused = 0
+    rejected = 0
     for place in places:
         damaged = bytearray(whole)
         damaged[min(place, len(whole) - 1)] ^= 1 << int(generator.integers(0, 8))
@@ -139,21 +139,21 @@ def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(saved, make_datase
         try:
             assert load_dataset(saved).digest == digest
         except DataError as error:
-            refused += 1
+            rejected += 1
             assert "data.npz" in str(error)
-    assert refused > 150
+    assert rejected > 150
 
 
-def test_pictures_that_do_not_fit_the_digest_are_refused(saved):
+def test_images_that_do_not_fit_the_digest_are_rejected(saved):
     with np.load(saved) as file:
         arrays = dict(file)
     arrays["test_images"][0, 0, 0, 0] ^= 1
     np.savez(saved, **arrays)
-    with pytest.raises(DataError, match="other pictures than its digest"):
+    with pytest.raises(DataError, match="other images than its digest"):
         load_dataset(saved)
 
 
-def test_other_files_of_arrays_are_refused(saved, tmp_path):
+def test_other_files_of_arrays_are_rejected(saved, tmp_path):
     np.savez(saved, train_images=np.zeros(3))
     with pytest.raises(DataError, match="no prepared data set"):
         load_dataset(saved)

@@ -1,4 +1,4 @@
-"""Several processes, started by torchrun: the same result as one, and a restart when one is killed."""
+"""Several processes, started by torchrun: they agree with one within a tolerance, and resume when one is killed."""
 
 import contextlib
 import os
@@ -17,15 +17,19 @@ from training.weights import load_weights
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
-# 44 pictures in batches of 16: the last has 12, shares of 5 and 6 among them with three processes.
+# 50 images in batches of 15: the last has 5, shares of 1 and 2 among them with three processes.
 OVERRIDES = [
     "train.epochs=3",
-    "train.batch_size=16",
+    "train.batch_size=15",
     "train.device=cpu",
     "train.lr=0.02",
     "model.filters=[4, 4, 4]",
     "model.hidden_width=8",
 ]
+
+
+# Batch normalisation sees the share of one process, and each draws its own dropout.
+PLAIN = ["model.batch_norm=false", "model.dropout=0"]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +66,7 @@ def run(arguments, folder, environment):
     return done.stdout
 
 
-def figures(weights):
+def metrics(weights):
     record = orjson.loads((weights.parent / "training.json").read_bytes())
     return [
         {key: value for key, value in row.items() if key != "images_per_second"} for row in record["history"]
@@ -70,16 +74,16 @@ def figures(weights):
 
 
 @pytest.mark.parametrize("processes", [2, 3])
-def test_several_processes_give_the_result_of_one(project, environment, processes):
-    one, alone = command(1, project)
+def test_several_processes_agree_with_one_but_for_the_order_of_additions(project, environment, processes):
+    one, alone = command(1, project, *PLAIN)
     if not alone.exists():
         run(one, project, environment)
-    several, together = command(processes, project)
+    several, together = command(processes, project, *PLAIN)
     output = run(several, project, environment)
     # Only the first of them reports.
     assert sum(line.startswith("epoch") for line in output.splitlines()) == 3
-    history, record = figures(alone)
-    shared_history, shared_record = figures(together)
+    history, record = metrics(alone)
+    shared_history, shared_record = metrics(together)
     for row, shared in zip(history, shared_history, strict=True):
         assert shared == pytest.approx(row, rel=1e-4)
     assert shared_record["best_epoch"] == record["best_epoch"]
@@ -96,13 +100,13 @@ import time
 
 import torch
 
-from training.distributed import Workers
+from training.distributed import ProcessGroup
 
 first_start = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
 if not first_start and os.environ["RANK"] == "1":
     time.sleep(5)
-with Workers(torch.device("cpu")) as workers:
-    assert workers.sum(torch.ones(1)).item() == 2
+with ProcessGroup(torch.device("cpu")) as processes:
+    assert processes.sum(torch.ones(1)).item() == 2
     if first_start:
         os._exit(1)
 """
@@ -115,14 +119,14 @@ def test_a_restarted_process_does_not_look_for_dead_ones(environment, tmp_path):
     run([*launcher, "start.py"], tmp_path, environment)
 
 
-def workers_of(pid):
+def children_of(pid):
     """The processes that torchrun started."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in children]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
-def test_a_killed_worker_is_started_again_and_the_run_goes_on_from_its_last_epoch(project, environment):
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+def test_a_killed_process_is_started_again_and_the_run_resumes_from_its_last_epoch(project, environment):
     epochs = "train.epochs=12"
     patience = "train.early_stopping_patience=100"
     arguments, weights = command(2, project, epochs, patience, restarts=2)
@@ -136,22 +140,22 @@ def test_a_killed_worker_is_started_again_and_the_run_goes_on_from_its_last_epoc
         while not checkpoint.exists():
             assert time.monotonic() < deadline, (project / "log").read_text()
             time.sleep(0.02)
-        os.kill(workers_of(process.pid)[1], signal.SIGKILL)
+        os.kill(children_of(process.pid)[1], signal.SIGKILL)
         with contextlib.suppress(subprocess.TimeoutExpired):  # the log says more
             process.wait(timeout=240)
         assert process.returncode == 0, (project / "log").read_text()
     finally:
         if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)  # the workers too
+            os.killpg(process.pid, signal.SIGKILL)  # those that it started too
         process.wait()
     log_text = (project / "log").read_text()
     assert "of an interrupted run" in log_text
-    history, _ = figures(weights)
+    history, _ = metrics(weights)
     assert len(history) == 12
     assert not checkpoint.exists()
 
     whole, undisturbed = command(3, project, epochs, patience)
     run([*whole[:3], "--standalone", "--nproc-per-node=2", *whole[5:]], project, environment)
-    expected, _ = figures(undisturbed)
+    expected, _ = metrics(undisturbed)
     for row, other in zip(history, expected, strict=True):
         assert row == pytest.approx(other, rel=1e-6)

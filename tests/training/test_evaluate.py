@@ -1,4 +1,4 @@
-"""The figures, on logits small enough to count by hand, and the command as a whole on tiny data."""
+"""The metrics, on logits small enough to count by hand, and the command as a whole on tiny data."""
 
 import math
 import subprocess
@@ -15,10 +15,10 @@ from cifar.common.console import console
 from cifar.common.errors import InvalidFile
 from cifar.common.files import digest_file
 from training.calibrate import expected_calibration_error
-from training.corruptions import CORRUPTIONS, STRENGTHS, corrupt
+from training.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from training.data import save_dataset
 from training.errors import ParameterError, TrainingError, WeightsError
-from training.evaluate import HEADLINES, evaluate, main, measure_corruptions, read_evaluation, wilson_interval
+from training.evaluate import HEADLINE_METRICS, evaluate, main, measure_corruptions, read_evaluation, wilson_interval
 from training.model import (
     Classifier,
     ModelParams,
@@ -41,7 +41,7 @@ CORRUPTED = {"fog": [0.9, 0.7], "contrast": [0.5, 0.1]}
 
 
 def logits_of(*choices):
-    """One row a picture: (predicted class, its probability), the rest shared by the other nine; at temperature 1."""
+    """One row an image: (predicted class, its probability), the rest shared by the other nine; at temperature 1."""
     table = np.zeros((len(choices), 10), dtype=np.float32)
     for row, (index, probability) in zip(table, choices, strict=True):
         row[:] = math.log((1 - probability) / 9)
@@ -49,13 +49,13 @@ def logits_of(*choices):
     return table
 
 
-def figures_of(choices, labels, temperature=1.0):
+def metrics_of(choices, labels, temperature=1.0):
     return evaluate(logits_of(*choices), np.array(labels), temperature, CORRUPTED, "data", "weights")
 
 
 @pytest.fixture
 def counted():
-    return figures_of([(0, 0.5), (0, 0.8), (1, 0.55), (3, 0.4), (9, 0.99)], [0, 0, 0, 3, 2])
+    return metrics_of([(0, 0.5), (0, 0.8), (1, 0.55), (3, 0.4), (9, 0.99)], [0, 0, 0, 3, 2])
 
 
 def test_accuracy_and_loss_are_those_counted_by_hand(counted):
@@ -72,8 +72,8 @@ def test_the_confusion_has_a_row_for_each_true_class(counted):
 
 
 def test_precision_and_recall_are_those_counted_by_hand():
-    figures = figures_of([(0, 0.5), (0, 0.5), (1, 0.5), (0, 0.5), (9, 0.5)], [0, 0, 0, 3, 2])
-    of = {name: (one.precision, one.recall) for name, one in figures.classes.items()}
+    metrics = metrics_of([(0, 0.5), (0, 0.5), (1, 0.5), (0, 0.5), (9, 0.5)], [0, 0, 0, 3, 2])
+    of = {name: (one.precision, one.recall) for name, one in metrics.classes.items()}
     assert of["airplane"] == pytest.approx((2 / 3, 2 / 3))
     assert of["automobile"] == (0.0, None)  # predicted, and none is there
     assert of["cat"] == (None, 0.0)  # there, and never predicted
@@ -86,25 +86,25 @@ def test_the_classes_stand_in_the_order_of_their_indices(counted, classes):
 
 def test_top2_counts_the_second_most_probable_class_and_not_the_third():
     row = np.array([3, 2, 1, 0, 0, 0, 0, 0, 0, 0], dtype=np.float32)
-    figures = evaluate(np.stack([row] * 4), np.array([0, 1, 2, 1]), 1.0, CORRUPTED, "", "")
-    assert (figures.accuracy, figures.top2_accuracy) == (0.25, 0.75)
+    metrics = evaluate(np.stack([row] * 4), np.array([0, 1, 2, 1]), 1.0, CORRUPTED, "", "")
+    assert (metrics.accuracy, metrics.top2_accuracy) == (0.25, 0.75)
 
 
 def test_calibration_is_measured_with_the_temperature_and_without():
     # 0.9 sure and right in 1 of 2. At temperature 2 odds of 81 to 1 each become 9 to 1: 9 of 18 shares.
-    figures = figures_of([(0, 0.9), (0, 0.9)], [0, 1], temperature=2.0)
-    assert figures.temperature == 2.0
-    assert figures.calibration_error_before == pytest.approx(0.4, abs=1e-6)
-    assert figures.calibration_error == pytest.approx(0.0, abs=1e-6)
-    (filled,) = [part for part in figures.reliability if part.images]
+    metrics = metrics_of([(0, 0.9), (0, 0.9)], [0, 1], temperature=2.0)
+    assert metrics.temperature == 2.0
+    assert metrics.calibration_error_before == pytest.approx(0.4, abs=1e-6)
+    assert metrics.calibration_error == pytest.approx(0.0, abs=1e-6)
+    (filled,) = [part for part in metrics.reliability if part.images]
     assert (filled.confidence, filled.accuracy, filled.images) == (pytest.approx(0.5), 0.5, 2)
-    assert len(figures.reliability) == 15
-    assert figures.loss == pytest.approx((-math.log(9 / 18) - math.log(1 / 18)) / 2, rel=1e-5)
+    assert len(metrics.reliability) == 15
+    assert metrics.loss == pytest.approx((-math.log(9 / 18) - math.log(1 / 18)) / 2, rel=1e-5)
 
 
 def test_the_temperature_changes_no_prediction(counted):
     choices, labels = [(0, 0.5), (0, 0.8), (1, 0.55), (3, 0.4), (9, 0.99)], [0, 0, 0, 3, 2]
-    softer = figures_of(choices, labels, temperature=3.0)
+    softer = metrics_of(choices, labels, temperature=3.0)
     assert (softer.confusion, softer.top2_accuracy) == (counted.confusion, counted.top2_accuracy)
 
 
@@ -153,7 +153,7 @@ def weights(classifier, tmp_path):
 
 
 @pytest.mark.parametrize("predict", [predict_probabilities, predict_logits])
-def test_predictions_come_in_the_order_of_the_pictures_over_all_batches(classifier, predict):
+def test_predictions_come_in_the_order_of_the_images_over_all_batches(classifier, predict):
     images = np.random.default_rng(0).integers(0, 256, (1007, 32, 32, 3), dtype=np.uint8)  # 500, 500 and 7
     predicted = predict(classifier, images)
     assert predicted.shape == (1007, 10)
@@ -169,14 +169,14 @@ def test_what_is_measured_are_the_probabilities_that_are_served(classifier, make
     np.testing.assert_array_equal(softmax(predict_logits(classifier, images), 1.7), served)
 
 
-def test_a_network_that_answers_nan_is_refused(classifier, make_dataset):
+def test_a_network_that_answers_nan_is_rejected(classifier, make_dataset):
     classifier.network.fc2.bias.data[3] = float("nan")
     with pytest.raises(WeightsError, match="not finite"):
         predict_logits(classifier, make_dataset().test_images)
 
 
 class LightClassifier(Classifier):
-    """Predicts class 0 for a picture darker than the middle grey, class 1 for any other."""
+    """Predicts class 0 for an image darker than the middle grey, class 1 for any other."""
 
     def __init__(self):
         super().__init__(torch.nn.Identity(), mean=(0.0,), std=(1.0,))
@@ -191,9 +191,9 @@ def test_each_corruption_is_measured_at_each_strength():
     images[2] = 250
     accuracies = measure_corruptions(LightClassifier(), images, np.array([0, 0, 1]))
     assert list(accuracies) == list(CORRUPTIONS)
-    assert all(len(of_one) == len(STRENGTHS) for of_one in accuracies.values())
+    assert all(len(of_one) == len(SEVERITIES) for of_one in accuracies.values())
     assert accuracies["contrast"] == [1.0] * 5
-    lit = [corrupt(images, "brightness", strength, 0).mean(axis=(1, 2, 3)) > 128 for strength in STRENGTHS]
+    lit = [corrupt(images, "brightness", severity, 0).mean(axis=(1, 2, 3)) > 128 for severity in SEVERITIES]
     assert accuracies["brightness"] == pytest.approx([(row == [False, False, True]).mean() for row in lit])
     assert accuracies["brightness"][0] == 1.0
     assert accuracies["brightness"][-1] == pytest.approx(1 / 3)
@@ -216,12 +216,12 @@ def evaluated(make_dataset, tmp_path_factory):
     return SimpleNamespace(folder=folder, dataset=dataset, classifier=classifier, written=written, shown=shown.get())
 
 
-def test_the_command_writes_the_figures_of_the_test_part_beside_the_weights(evaluated):
+def test_the_command_writes_the_metrics_of_the_test_part_beside_the_weights(evaluated):
     dataset, classifier, written = evaluated.dataset, evaluated.classifier, evaluated.written
     images, labels, weights = dataset.test_images, dataset.test_labels, evaluated.folder / "weights.pth"
     assert list(written) == KEYS
     headlines = orjson.loads((evaluated.folder / "metrics.json").read_bytes())
-    assert headlines == {name: written[name] for name in HEADLINES}
+    assert headlines == {name: written[name] for name in HEADLINE_METRICS}
     assert written["images"] == 30
     assert written["accuracy"] == pytest.approx((predict_probabilities(classifier, images).argmax(1) == labels).mean())
     assert written["corruptions"] == measure_corruptions(classifier, images, labels)
@@ -238,7 +238,7 @@ def test_the_command_measures_with_the_temperature_of_the_weights_record(evaluat
     assert written["calibration_error"] != pytest.approx(written["calibration_error_before"])
 
 
-def test_the_file_holds_plain_records_and_null_where_there_is_no_figure(evaluated, classes):
+def test_the_file_holds_plain_records_and_null_where_there_is_no_metric(evaluated, classes):
     written = evaluated.written
     assert list(written["classes"]) == list(classes)
     assert all(list(of_one) == ["precision", "recall"] for of_one in written["classes"].values())
@@ -248,14 +248,14 @@ def test_the_file_holds_plain_records_and_null_where_there_is_no_figure(evaluate
     assert sum(part["images"] for part in written["reliability"]) == 30
 
 
-def test_the_command_writes_tables_and_pictures_into_plots(evaluated):
+def test_the_command_writes_tables_and_images_into_plots(evaluated):
     assert sorted(file.name for file in (evaluated.folder / "plots").iterdir()) == [
         *("confusion.csv", "confusion.png", "corruptions.csv", "corruptions.png"),
         *("mistakes.png", "reliability.csv", "reliability.png"),
     ]
 
 
-def test_the_command_shows_the_figures(evaluated):
+def test_the_command_shows_the_metrics(evaluated):
     assert f"{evaluated.written['corrupted_accuracy']:.2%}" in evaluated.shown
     for word in ("airplane", "gaussian_noise", "–", "calibration error", "temperature 1.600"):
         assert word in evaluated.shown
@@ -282,25 +282,25 @@ def test_without_matplotlib_the_command_says_what_to_install(weights, tmp_path, 
         main(data=tmp_path / "data.npz", weights=weights)
 
 
-def test_figures_of_other_weights_are_ignored(weights, tmp_path):
-    figures = {"weights_digest": digest_file(weights), "accuracy": 0.5}
-    (tmp_path / "evaluation.json").write_bytes(orjson.dumps(figures))
-    assert read_evaluation(weights) == figures
+def test_metrics_of_other_weights_are_ignored(weights, tmp_path):
+    metrics = {"weights_digest": digest_file(weights), "accuracy": 0.5}
+    (tmp_path / "evaluation.json").write_bytes(orjson.dumps(metrics))
+    assert read_evaluation(weights) == metrics
     weights.write_bytes(weights.read_bytes() + b"x")
     assert read_evaluation(weights) is None
 
 
-def test_no_figures_are_none(weights):
+def test_no_metrics_are_none(weights):
     assert read_evaluation(weights) is None
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"3"])
-def test_figures_that_are_none_are_refused_by_name(weights, tmp_path, content):
+def test_metrics_that_are_none_are_rejected_by_name(weights, tmp_path, content):
     (tmp_path / "evaluation.json").write_bytes(content)
     with pytest.raises(InvalidFile, match=r"evaluation\.json"):
         read_evaluation(weights)
 
 
-def test_an_override_that_it_does_not_read_is_refused(weights, tmp_path):
+def test_an_override_that_it_does_not_read_is_rejected(weights, tmp_path):
     with pytest.raises(ParameterError, match="is not read here"):
         main(["train.epochs=3"], tmp_path / "data.npz", weights)

@@ -1,4 +1,4 @@
-"""Tables and pictures of an evaluation: what they say, that they appear whole, and that nothing stays behind."""
+"""Tables and images of an evaluation: what they say, that they appear whole, and that nothing stays behind."""
 
 import csv
 import subprocess
@@ -74,7 +74,7 @@ def rows(path):
 
 
 def pictures(count):
-    """The red of a picture's first pixel is its index, so a drawn one is known again."""
+    """The red of an image's first pixel is its index, so a drawn one is known again."""
     images = np.zeros((count, 32, 32, 3), dtype=np.uint8)
     images[:, 0, 0, 0] = np.arange(count)
     return images
@@ -101,14 +101,14 @@ def test_the_table_of_reliability_has_a_row_for_each_interval_with_images(evalua
 def test_the_table_of_corruptions_has_a_row_for_each_strength(evaluation, tmp_path):
     write_corruptions(evaluation, tmp_path / "corruptions.csv")
     header, *lines = rows(tmp_path / "corruptions.csv")
-    assert header == ["corruption", "strength", "accuracy"]
+    assert header == ["corruption", "severity", "accuracy"]
     assert len(lines) == 50
     assert lines[:2] == [["kind_0", "1", "0.8"], ["kind_0", "2", "0.7"]]
     assert lines[-1] == ["kind_9", "5", "0.45"]
 
 
 @from_json
-def test_a_picture_is_drawn_from_the_content_of_the_file_alone(name, evaluation, tmp_path):
+def test_a_image_is_drawn_from_the_content_of_the_file_alone(name, evaluation, tmp_path):
     path = tmp_path / "new" / f"{name}.png"
     draw(name, evaluation, path)
     with Image.open(path) as picture:
@@ -184,7 +184,7 @@ def test_the_gallery_is_written_with_fewer_mistakes_too(mistakes, drawn, tmp_pat
 
 
 @from_json
-def test_a_disk_that_fills_up_leaves_the_old_picture(name, evaluation, tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_leaves_the_old_image(name, evaluation, tmp_path, monkeypatch):
     path = tmp_path / "a.png"
     path.write_bytes(b"old")
 

@@ -1,4 +1,4 @@
-"""The export: the contract of the file, and what is refused."""
+"""The export: the contract of the file, and what is rejected."""
 
 import numpy as np
 import orjson
@@ -8,7 +8,7 @@ import torch
 from cifar.archives.reference_outputs import synthetic_images
 from cifar.common.files import digest_file
 from training.data import save_dataset
-from training.errors import ExportRefused, GateClosed, ParameterError
+from training.errors import ExportRejected, GateFailed, ParameterError
 from training.evaluate import write_baseline
 from training.export import describe, export, largest_difference, main
 from training.model import ModelParams, build_classifier
@@ -81,7 +81,7 @@ def shift(amount):
 
 
 def swap_best(probabilities):
-    """Make the least probable class of the third picture the most probable one, by as little as it takes."""
+    """Make the least probable class of the third image the most probable one, by as little as it takes."""
     row = probabilities[2]
     row[row.argmin()] = row.max() + 1e-7
     return probabilities
@@ -103,19 +103,19 @@ def spoil_unlikely(probabilities):
     [
         pytest.param(shift(2e-5), 1e-5, r"differ by 2\.\de-05 .* 1\.0e-05 is allowed", id="a difference of 2e-5"),
         pytest.param(shift(-2e-5), 1e-5, "differ by", id="a difference of -2e-5"),
-        pytest.param(swap_best, 1.0, "picture 2 another class", id="another class"),
+        pytest.param(swap_best, 1.0, "image 2 another class", id="another class"),
         pytest.param(spoil, 1e-5, "was not written|no file was written", id="not a number"),
         pytest.param(spoil_unlikely, 1e-5, "differ by nan", id="minus infinity"),
     ],
 )
-def test_an_export_that_answers_otherwise_is_refused_and_changes_no_file(
+def test_an_export_that_answers_otherwise_is_rejected_and_changes_no_file(
     tmp_path, monkeypatch, change, tolerance, message, old
 ):
     path = tmp_path / "model.pt"
     if old:
         path.write_bytes(old)
     monkeypatch.setattr(torch.jit, "load", perturbed(change))
-    with pytest.raises(ExportRefused, match=message):
+    with pytest.raises(ExportRejected, match=message):
         export(build(), {}, synthetic_images(12), tolerance, path)
     assert names(tmp_path) == (["model.pt"] if old else [])
     assert not old or path.read_bytes() == old
@@ -128,11 +128,11 @@ def test_a_difference_within_the_tolerance_is_accepted(tmp_path, monkeypatch):
     assert names(tmp_path) == ["model.pt"]
 
 
-def test_a_trained_network_that_gives_no_numbers_is_refused(tmp_path):
+def test_a_trained_network_that_gives_no_numbers_is_rejected(tmp_path):
     classifier = build()
     with torch.no_grad():
         classifier.network.fc2.bias[0] = float("nan")
-    with pytest.raises(ExportRefused):
+    with pytest.raises(ExportRejected):
         export(classifier, {}, synthetic_images(6), 1e-5, tmp_path / "model.pt")
     assert names(tmp_path) == []
 
@@ -150,7 +150,7 @@ def test_no_numbers_on_one_side_only_are_no_agreement():
         assert not largest_difference(*pair, images) <= 1.0
 
 
-def test_every_batch_is_compared_and_the_picture_is_named_by_its_place():
+def test_every_batch_is_compared_and_the_image_is_named_by_its_place():
     images = np.zeros((1203, 32, 32, 3), dtype=np.uint8)
     images[1201] = 1
 
@@ -163,12 +163,12 @@ def test_every_batch_is_compared_and_the_picture_is_named_by_its_place():
     def slightly(batch):
         return eager(batch) - 0.25 * batch[:, 0, 0, :1]
 
-    with pytest.raises(ExportRefused, match="picture 1201 another class"):
+    with pytest.raises(ExportRejected, match="image 1201 another class"):
         largest_difference(eager, other, images)
     assert largest_difference(eager, slightly, images) == pytest.approx(0.25)
 
 
-def test_drawn_pictures_are_the_same_every_time_and_of_every_smoothness():
+def test_drawn_images_are_the_same_every_time_and_of_every_smoothness():
     images = synthetic_images(12)
     assert np.array_equal(images, synthetic_images(12))
     assert (images.shape, images.dtype.name) == ((12, 32, 32, 3), "uint8")
@@ -205,14 +205,14 @@ def test_weights_without_a_record_are_exported_and_what_is_not_known_is_null(wei
         "accuracy": None,
         "baseline": None,
     }
-    assert "500 drawn pictures (no prepared data set here)" in capsys.readouterr().out
+    assert "500 synthetic images (no prepared data set here)" in capsys.readouterr().out
 
 
-def test_metadata_come_from_the_record_and_the_figures_beside_the_weights(weights):
+def test_metadata_come_from_the_record_and_the_metrics_beside_the_weights(weights):
     record = {"model": {}, "git_commit": "abc", "data_digest": "d1", "mlflow_run": "run1"}
     (weights.parent / "training.json").write_bytes(orjson.dumps(record))
-    figures = {"weights_digest": digest_file(weights), "accuracy": 0.75}
-    (weights.parent / "evaluation.json").write_bytes(orjson.dumps(figures))
+    metrics = {"weights_digest": digest_file(weights), "accuracy": 0.75}
+    (weights.parent / "evaluation.json").write_bytes(orjson.dumps(metrics))
     write_baseline({"images": 7}, weights, digest_file(weights), 1.0)
     metadata = describe(weights, "2.0")
     expected = {"git_commit": "abc", "data_digest": "d1", "mlflow_run": "run1", "accuracy": 0.75}
@@ -226,7 +226,7 @@ def test_with_a_data_set_the_check_runs_on_its_test_images(weights, make_dataset
     assert "30 test images" in capsys.readouterr().out
 
 
-def test_overrides_of_the_model_are_read_and_others_refused(weights):
+def test_overrides_of_the_model_are_read_and_others_rejected(weights):
     with pytest.raises(ParameterError, match="is not read here"):
         main(["train.epochs=3"])
     with pytest.raises(ParameterError, match=r"model\.activation"):
@@ -235,12 +235,12 @@ def test_overrides_of_the_model_are_read_and_others_refused(weights):
 
 
 def test_weights_that_do_not_pass_the_gate_are_not_exported(weights):
-    with pytest.raises(GateClosed, match="nobody knows how good it is"):
+    with pytest.raises(GateFailed, match="nobody knows how good it is"):
         main()
-    figures = {"accuracy": 0.7, "corrupted_accuracy": 0.6, "calibration_error": 0.0, "data_digest": "d"}
-    figures |= {"classes": {"cat": {"recall": 0.7}}, "weights_digest": digest_file(weights)}
-    (weights.parent / "evaluation.json").write_bytes(orjson.dumps(figures))
-    with pytest.raises(GateClosed, match=r"10\.00% below gate\.min_accuracy \(80\.00%\)"):
+    metrics = {"accuracy": 0.7, "corrupted_accuracy": 0.6, "calibration_error": 0.0, "data_digest": "d"}
+    metrics |= {"classes": {"cat": {"recall": 0.7}}, "weights_digest": digest_file(weights)}
+    (weights.parent / "evaluation.json").write_bytes(orjson.dumps(metrics))
+    with pytest.raises(GateFailed, match=r"10\.00% below gate\.min_accuracy \(80\.00%\)"):
         main(["gate.reference=null", "gate.min_accuracy=0.8"])
     assert not (weights.parent / "model.pt").exists()
     main(["gate.reference=null", "gate.min_accuracy=0.7"])

@@ -233,7 +233,7 @@ def test_tensors_that_no_network_here_has_are_rejected_in_one_line(network, path
     assert "\n" not in str(caught.value)
 
 
-def test_another_network_in_a_wrapper_is_told_what_it_lacks(path):
+def test_another_network_in_a_wrapper_is_rejected_with_what_it_lacks(path):
     torch.save({"state_dict": {"module.features.0.weight": torch.zeros(3)}, "epoch": 1}, path)
     with pytest.raises(WeightsError, match=r"of another network: it lacks conv1\.weight"):
         load_classifier(path)

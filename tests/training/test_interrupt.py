@@ -10,7 +10,7 @@ from training.interrupt import StopSignals
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_is_noted_and_the_process_goes_on(number):
+def test_the_first_signal_is_noted_and_the_process_resumes(number):
     with StopSignals() as stop:
         assert stop.received is None
         os.kill(os.getpid(), number)

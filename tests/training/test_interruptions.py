@@ -67,13 +67,13 @@ def wait_for_an_epoch(project, process):
         time.sleep(0.01)
 
 
-def test_killed_at_any_moment_it_goes_on_to_the_same_weights_bit_for_bit(project, make_dataset):
-    chance = random.Random(0)
+def test_killed_at_any_moment_it_resumes_to_the_same_weights_bit_for_bit(project, make_dataset):
+    generator = random.Random(0)
     folder = project / "artifacts"
     for _ in range(3):
         with training(project) as process:
             wait_for_an_epoch(project, process)
-            time.sleep(chance.uniform(0, 0.3))
+            time.sleep(generator.uniform(0, 0.3))
             process.send_signal(signal.SIGKILL)
             assert process.wait() == -signal.SIGKILL  # it was still at work
         load_tensors(folder / CHECKPOINT_NAME)  # whole, whenever it was

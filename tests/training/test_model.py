@@ -1,4 +1,4 @@
-"""The networks: sizes by hand, the layout of their weights, and what they refuse to be built as."""
+"""The networks: sizes by hand, the layout of their weights, and what they reject to be built as."""
 
 import numpy as np
 import pytest
@@ -159,13 +159,13 @@ def test_weights_of_a_tutorial_network_load_and_give_the_same_logits(tmp_path):
         ({"activation": "tanh"}, r"model\.activation is 'tanh'; known: relu"),
     ],
 )
-def test_a_network_that_cannot_be_is_refused_with_the_reason(changes, reason):
+def test_a_network_that_cannot_be_is_rejected_with_the_reason(changes, reason):
     with pytest.raises(ParameterError, match=reason):
         build_network(ModelParams(**changes))
 
 
 @pytest.mark.parametrize("changes", [{"mean": (0.5, 0.5)}, {"std": (0.5,) * 4}, {"std": (0.2, 0.0, 0.2)}])
-def test_a_normalisation_that_does_not_fit_three_channels_is_refused(changes):
+def test_a_normalisation_that_does_not_fit_three_channels_is_rejected(changes):
     with pytest.raises(ParameterError, match=r"model\.(mean|std)"):
         ModelParams(**changes)
 
@@ -197,7 +197,7 @@ def pictures():
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8))
 
 
-def test_bytes_and_floats_of_the_same_picture_give_the_same_probabilities(classifier, pictures):
+def test_bytes_and_floats_of_the_same_image_give_the_same_probabilities(classifier, pictures):
     with torch.inference_mode():
         assert torch.equal(classifier(pictures), classifier(pictures.float()))
 
@@ -226,24 +226,24 @@ def test_the_network_sees_normalised_pixels_with_the_channels_first(pictures):
     np.testing.assert_allclose(seen[0].numpy(), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_picture_with_its_channels_swapped_is_another_picture(classifier, pictures):
+def test_a_image_with_its_channels_swapped_is_another_image(classifier, pictures):
     with torch.inference_mode():
         assert not torch.allclose(classifier(pictures), classifier(pictures.flip(3)), atol=1e-4)
 
 
-def test_with_mirror_an_image_and_its_mirror_image_are_told_the_same_by_the_mean_of_their_logits(pictures):
+def test_with_flip_tta_an_image_and_its_flipped_image_get_the_same_answer_by_the_mean_of_their_logits(pictures):
     torch.manual_seed(0)
     plain = build_classifier(ModelParams(hidden_width=8)).eval()
-    mirror = build_classifier(ModelParams(hidden_width=8, mirror=True)).eval()
-    mirror.load_state_dict(plain.state_dict())
-    scripted = torch.jit.script(mirror)
+    averaging = build_classifier(ModelParams(hidden_width=8, flip_tta=True)).eval()
+    averaging.load_state_dict(plain.state_dict())
+    scripted = torch.jit.script(averaging)
     with torch.inference_mode():
         flipped = pictures.flip(2)  # (N, H, W, C): left and right
         expected = (plain.logits(pictures) + plain.logits(flipped)) / 2
         assert not torch.allclose(plain.logits(pictures), expected, atol=1e-4)
-        torch.testing.assert_close(mirror.logits(pictures), expected)
-        torch.testing.assert_close(mirror(flipped), mirror(pictures))
-        torch.testing.assert_close(scripted(pictures), mirror(pictures))
+        torch.testing.assert_close(averaging.logits(pictures), expected)
+        torch.testing.assert_close(averaging(flipped), averaging(pictures))
+        torch.testing.assert_close(scripted(pictures), averaging(pictures))
 
 
 def test_a_weights_file_holds_neither_mean_nor_std(classifier, tmp_path):

@@ -1,4 +1,4 @@
-"""The model card: every figure in it comes from a file."""
+"""The model card: every metric in it comes from a file."""
 
 import re
 from dataclasses import replace
@@ -22,7 +22,7 @@ SMALL = ModelParams("ImprovedCNN", (4, 5, 6), 3, 2, 8, 0.1, "relu", True, True)
 
 @pytest.fixture
 def folder(tmp_path):
-    """Weights, record and figures, none of whose numbers occurs twice."""
+    """Weights, record and metrics, none of whose numbers occurs twice."""
 
     def make(name="7.0", **changes):
         torch.manual_seed(0)
@@ -42,7 +42,7 @@ def folder(tmp_path):
             "temperature": 0.789,
             "history": [{"images_per_second": speed} for speed in speeds],
         }
-        figures: dict[str, Any] = {
+        metrics: dict[str, Any] = {
             "accuracy": 0.8612,
             "accuracy_low": 0.8501,
             "accuracy_high": 0.8723,
@@ -64,15 +64,15 @@ def folder(tmp_path):
             "data_digest": "data0123",
             "weights_digest": digest_file(weights),
         }
-        figures["classes"]["cat"]["precision"] = None
+        metrics["classes"]["cat"]["precision"] = None
         write_json(record, weights.parent / "training.json")
-        write_json(figures | changes, weights.parent / "evaluation.json")
+        write_json(metrics | changes, weights.parent / "evaluation.json")
         return weights.parent
 
     return make
 
 
-def test_every_figure_is_in_the_card(folder, tmp_path):
+def test_every_metric_is_in_the_card(folder, tmp_path):
     text = card([folder()], tmp_path)
     shown = [
         "**86.12%** (85.01% to 87.23%)",
@@ -88,7 +88,7 @@ def test_every_figure_is_in_the_card(folder, tmp_path):
     assert [part for part in shown if part not in text] == []
 
 
-def test_seeds_are_told_with_mean_and_spread(folder, tmp_path):
+def test_seeds_are_listed_with_mean_and_spread(folder, tmp_path):
     made = folder()
     digest = digest_file(made / "best_cnn_model.pth")
     shares = (0.84, 0.85, 0.87)
@@ -115,7 +115,7 @@ def test_versions_stand_side_by_side(folder, tmp_path):
     assert re.search(r"\*\*86\.12%\*\*.* \| \*\*91\.23%\*\*", text)
 
 
-def test_the_card_is_written_with_the_pictures_that_it_links_to(folder, tmp_path):
+def test_the_card_is_written_with_the_images_that_it_links_to(folder, tmp_path):
     write_card([folder()], tmp_path / "card.md")
     links = re.findall(r"!\[.*?\]\((.*?)\)", (tmp_path / "card.md").read_text())
     assert len(links) == 3
@@ -126,11 +126,11 @@ def test_the_card_is_written_with_the_pictures_that_it_links_to(folder, tmp_path
 def test_multiplications_are_those_of_convolutions_and_linear_layers():
     expected = 32 * 32 * 4 * 3 * 9 + 16 * 16 * 5 * 4 * 9 + 8 * 8 * 6 * 5 * 9 + 6 * 16 * 8 + 8 * 10
     assert multiplications(build_classifier(SMALL).eval()) == expected
-    assert multiplications(build_classifier(replace(SMALL, mirror=True)).eval()) == 2 * expected
+    assert multiplications(build_classifier(replace(SMALL, flip_tta=True)).eval()) == 2 * expected
 
 
 @pytest.mark.parametrize("name", ["training.json", "evaluation.json"])
-def test_a_folder_without_record_or_figures_is_refused_and_nothing_written(folder, tmp_path, name):
+def test_a_folder_without_record_or_metrics_is_rejected_and_nothing_written(folder, tmp_path, name):
     made = folder()
     (made / name).unlink()
     with pytest.raises(WeightsError, match=name.replace(".", r"\.")):
@@ -138,7 +138,7 @@ def test_a_folder_without_record_or_figures_is_refused_and_nothing_written(folde
     assert not (tmp_path / "card.md").exists()
 
 
-def test_figures_of_other_weights_are_refused(folder, tmp_path):
+def test_metrics_of_other_weights_are_rejected(folder, tmp_path):
     made = folder(weights_digest="of others")
     with pytest.raises(WeightsError, match="of its weights; measure them"):
         card([made], tmp_path)
@@ -155,5 +155,5 @@ def test_the_shipped_card_is_that_of_the_shipped_weights():
     assert folders
     assert (REPOSITORY / PRETRAINED / CARD_NAME).read_text() == card(folders, REPOSITORY / PRETRAINED)
     for folder in folders:
-        figures = read_json(folder / "evaluation.json") or {}
-        assert figures["weights_digest"] == digest_file(folder / "best_cnn_model.pth")
+        metrics = read_json(folder / "evaluation.json") or {}
+        assert metrics["weights_digest"] == digest_file(folder / "best_cnn_model.pth")

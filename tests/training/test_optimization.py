@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.optimization import Schedule, averaged, build_optimizer, curve
+from training.optimization import Schedule, build_optimizer, ema, lr_multiplier
 
 
 @pytest.mark.parametrize(
@@ -16,12 +16,12 @@ from training.optimization import Schedule, averaged, build_optimizer, curve
     ],
 )
 def test_a_curve_rises_in_a_line_and_falls_as_its_name_says(scheduler, expected):
-    factor = curve(scheduler, 0.1, 100)
+    factor = lr_multiplier(scheduler, 0.1, 100)
     assert {step: factor(step) for step in expected} == pytest.approx(expected)
 
 
 def test_a_curve_without_warm_up_begins_at_the_top():
-    assert curve("cosine", 0.0, 10)(0) == 1.0
+    assert lr_multiplier("cosine", 0.0, 10)(0) == 1.0
 
 
 def run(params, epochs, steps):
@@ -41,7 +41,7 @@ def run(params, epochs, steps):
 def test_the_rate_follows_the_curve_over_the_whole_run(train_params):
     params = train_params(scheduler="one_cycle", warmup=0.5, lr=0.2, epochs=5)
     rates, _ = run(params, 5, 4)
-    assert rates == pytest.approx([0.2 * curve("one_cycle", 0.5, 20)(step) for step in range(20)])
+    assert rates == pytest.approx([0.2 * lr_multiplier("one_cycle", 0.5, 20)(step) for step in range(20)])
     assert max(rates) == pytest.approx(0.2)
 
 
@@ -51,7 +51,7 @@ def test_on_a_plateau_only_epochs_count(train_params):
 
 
 @pytest.mark.parametrize("scheduler", ["plateau", "one_cycle", "cosine"])
-def test_a_schedule_goes_on_where_its_state_was(train_params, scheduler):
+def test_a_schedule_resumes_where_its_state_was(train_params, scheduler):
     params = train_params(scheduler=scheduler, plateau_patience=0, epochs=4)
     _, end = run(params, 4, 3)
     _, half = run(params, 2, 3)
@@ -94,7 +94,7 @@ def weight(average):
 
 
 def test_it_begins_as_the_network_and_then_follows_it_by_the_decay():
-    average = averaged(constant(0.0), decay=0.2)
+    average = ema(constant(0.0), decay=0.2)
     average.update_parameters(constant(4.0))
     assert weight(average) == 4.0
     expected = 4.0
@@ -110,7 +110,7 @@ def test_it_begins_as_the_network_and_then_follows_it_by_the_decay():
 
 
 def test_over_many_steps_it_looks_back_over_as_many_as_the_decay_says():
-    average = averaged(constant(0.0), decay=0.9)
+    average = ema(constant(0.0), decay=0.9)
     for _ in range(200):
         average.update_parameters(constant(0.0))
     for _ in range(10):
@@ -120,6 +120,6 @@ def test_over_many_steps_it_looks_back_over_as_many_as_the_decay_says():
 
 def test_the_network_is_not_changed():
     network = constant(3.0)
-    average = averaged(network, 0.9)
+    average = ema(network, 0.9)
     average.update_parameters(constant(1.0))
     assert {tensor.item() for tensor in network.state_dict().values()} == {3.0}

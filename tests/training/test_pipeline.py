@@ -1,4 +1,4 @@
-"""The pipeline as users of DVC meet it: the real `dvc`, in copies of the project with tiny pictures."""
+"""The pipeline as users of DVC meet it: the real `dvc`, in copies of the project with tiny images."""
 
 import ast
 import csv
@@ -26,7 +26,7 @@ from PIL import Image
 
 from cifar.common.project import class_names
 from training.data import Dataset
-from training.evaluate import HEADLINES
+from training.evaluate import HEADLINE_METRICS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
@@ -137,10 +137,10 @@ def first_run(
         if (REPOSITORY / name).is_file():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(REPOSITORY / name, root / name)
-    write_pictures(make_dataset(), root / "data/pictures")
+    write_images(make_dataset(), root / "data/images")
     project = Project(root, environment)
     project.set_parameters(
-        prepare={"source": "folder", "path": "data/pictures", "validation_fraction": 0.5},
+        prepare={"source": "folder", "path": "data/images", "validation_fraction": 0.5},
         model={"filters": [2, 2, 2], "hidden_width": 4},
         train={"epochs": 1, "batch_size": 16, "device": "cpu"},
         gate={"min_accuracy": 0, "min_class_recall": 0, "min_corrupted_accuracy": 0, "max_calibration_error": 1,
@@ -156,8 +156,8 @@ def first_run(
     return project, output
 
 
-def write_pictures(dataset: Dataset, folder: Path) -> None:
-    """Write a tree of pictures as `prepare.source: folder` reads it."""
+def write_images(dataset: Dataset, folder: Path) -> None:
+    """Write a tree of images as `prepare.source: folder` reads it."""
     parts = {"train": (dataset.train_images, dataset.train_labels), "test": (dataset.test_images, dataset.test_labels)}
     for part, (images, labels) in parts.items():
         for index, (image, label) in enumerate(zip(images, labels, strict=True)):
@@ -236,7 +236,7 @@ def test_changed_parameters_change_the_stages_that_read_them_and_no_others(proje
     }
 
 
-def test_changed_version_exports_and_packs_anew_without_training(project):
+def test_changed_version_exports_and_packs_again_without_training(project):
     project.set_parameters(archive={"version": "8.0"})
     assert stages_run(project.dvc("repro", "archive")) == ["export", "archive"]
     assert (project.root / "model_store/cifar-8.0.mar").exists()
@@ -258,7 +258,7 @@ def test_experiment_runs_what_its_parameter_changes_up_to_the_stage_named(experi
     project, output = experiment
     assert stages_run(output) == ["train", "evaluate"]
     assert len(rows_of(project.root / "artifacts/history.csv")) == 2
-    assert "export" in project.dvc_json("status")  # what follows is told to be out of date
+    assert "export" in project.dvc_json("status")  # what follows is reported as out of date
 
 
 def test_experiment_is_listed_with_its_parameter_and_its_accuracy(experiment):
@@ -287,14 +287,14 @@ def test_plots_show_two_revisions_beside_each_other(experiment, tmp_path):
     assert sorted(epochs) == [("HEAD", "1"), ("workspace", "1"), ("workspace", "2")]
 
 
-def test_metrics_show_the_figures_of_the_evaluation(first_run):
+def test_metrics_show_the_metrics_of_the_evaluation(first_run):
     project, _ = first_run
     measured = json.loads((project.root / "artifacts/evaluation.json").read_text())
     (shown,) = project.dvc_json("metrics", "show")[""]["data"].values()
-    assert shown["data"] == {name: measured[name] for name in HEADLINES}
+    assert shown["data"] == {name: measured[name] for name in HEADLINE_METRICS}
 
 
-def test_plots_show_curves_confusion_reliability_corruptions_and_pictures(first_run, tmp_path):
+def test_plots_show_curves_confusion_reliability_corruptions_and_images(first_run, tmp_path):
     project, _ = first_run
     project.dvc("plots", "show", "--out", str(tmp_path))
     plots = plots_of(tmp_path / "index.html")
@@ -311,7 +311,7 @@ def test_plots_show_curves_confusion_reliability_corruptions_and_pictures(first_
     assert len(pairs) == 20
     assert {actual for actual, _ in pairs} == set(class_names())
     assert all(0 <= float(row["confidence"]) <= 1 for row in reliability["data"]["values"])
-    assert {row["strength"] for row in corruptions["data"]["values"]} == {"1", "2", "3", "4", "5"}
+    assert {row["severity"] for row in corruptions["data"]["values"]} == {"1", "2", "3", "4", "5"}
     assert corruptions["encoding"]["color"]["field"] == "corruption"  # a line each
     for plot in plots.values():
         assert not re.search(r"<DVC_METRIC_(?!ROW|COLUMN|GROUP)\w+>", json.dumps(plot))  # all filled in
@@ -353,7 +353,7 @@ def test_clone_pulls_from_s3_what_was_pushed_and_does_not_train_again(project, b
     assert sorted(stages_run(clone.dvc("repro", "--dry"))) == ["archive", "register"]
 
 
-def test_interrupted_repro_goes_on_where_it_was(project):
+def test_interrupted_repro_resumes_where_it_was(project):
     project.set_parameters(train={"epochs": 40, "early_stopping_patience": 40})
     log = project.root.parent / "repro.log"
     with log.open("w") as file:
@@ -368,7 +368,7 @@ def test_interrupted_repro_goes_on_where_it_was(project):
         assert running.wait(timeout=300) != 0
     stopped_after = re.search(r"stopped after epoch (\d+)", log.read_text())
     assert stopped_after, log.read_text()
-    assert f"going on after epoch {stopped_after[1]} " in project.dvc("repro", "train")
+    assert f"resuming after epoch {stopped_after[1]} " in project.dvc("repro", "train")
     assert len(rows_of(project.root / "artifacts/history.csv")) == 40
 
 

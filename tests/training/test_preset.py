@@ -43,6 +43,12 @@ def test_every_preset_sets_the_same_keys_so_that_each_takes_the_others_back(file
     assert comments(file) == comments(REPOSITORY / "params.yaml")
 
 
+def test_a_preset_sets_a_parameter_that_the_file_has_under_its_old_name(file):
+    file.write_text(file.read_text().replace("  flip_tta: false", "  mirror: false"))
+    assert apply_preset("wide", file)["model.mirror"] == (False, True)
+    assert load_params(ModelParams, (), file).flip_tta
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_preset_is_read_back_by_the_stages(file, name):
     apply_preset(name, file)
@@ -53,7 +59,7 @@ def test_a_preset_is_read_back_by_the_stages(file, name):
             assert (list(got) if isinstance(got, tuple) else got) == value
 
 
-def test_what_changed_is_told(file):
+def test_what_changed_is_shown(file):
     changes = apply_preset("wide", file)
     assert changes["train.scheduler"] == ("plateau", "one_cycle")
     assert apply_preset("wide", file) == {}
@@ -66,7 +72,7 @@ def test_wide_is_three_convolutions_of_at_most_12_megabytes(file):
     assert len([name for name in network.state_dict() if name.startswith("conv") and name.endswith("weight")]) == 3
 
 
-def test_an_unknown_preset_is_refused_with_those_that_there_are(file):
+def test_an_unknown_preset_is_rejected_with_those_that_there_are(file):
     with pytest.raises(ParameterError, match="no preset 'huge'; there are default, wide"):
         apply_preset("huge", file)
 
@@ -78,6 +84,6 @@ def test_a_file_without_the_keys_is_left_as_it_was(file):
     assert file.read_text() == "train:\n  epochs: 3\n"
 
 
-def test_a_missing_file_is_refused(tmp_path):
+def test_a_missing_file_is_rejected(tmp_path):
     with pytest.raises(ParameterError, match="run this from the repository root"):
         apply_preset("wide", tmp_path / "params.yaml")

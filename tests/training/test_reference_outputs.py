@@ -12,7 +12,7 @@ from training.model import ModelParams, build_classifier
 
 def build(seed=0):
     torch.manual_seed(seed)
-    return build_classifier(ModelParams("ImprovedCNN", filters=(4, 4, 4), hidden_width=8, mirror=True)).eval()
+    return build_classifier(ModelParams("ImprovedCNN", filters=(4, 4, 4), hidden_width=8, flip_tta=True)).eval()
 
 
 def read(content):
@@ -20,7 +20,7 @@ def read(content):
         return file["images"], file["probabilities"]
 
 
-def test_the_exported_file_bears_pictures_and_the_networks_answers(tmp_path):
+def test_the_exported_file_bears_images_and_the_networks_answers(tmp_path):
     classifier, path = build(), tmp_path / "model.pt"
     export(classifier, {"version": "1.0"}, np.zeros((1, 32, 32, 3), np.uint8), 1e-5, path)
     extra = {REFERENCE_OUTPUTS_NAME: ""}
@@ -33,7 +33,7 @@ def test_the_exported_file_bears_pictures_and_the_networks_answers(tmp_path):
             np.testing.assert_allclose(answering(torch.from_numpy(images)).numpy(), probabilities, rtol=0, atol=1e-6)
 
 
-def test_it_tells_networks_and_pictures_apart():
+def test_it_tells_networks_and_images_apart():
     images, probabilities = read(reference_outputs(build(0)))
     assert len({picture.tobytes() for picture in images}) == len(images)
     assert len({row.tobytes() for row in probabilities}) == len(images)

@@ -1,4 +1,4 @@
-"""Registration, in real stores of MLflow: what a version holds, that it loads anywhere, and what is refused."""
+"""Registration, in real stores of MLflow: what a version holds, that it loads anywhere, and what is rejected."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ import torch
 from cifar.archives.reference_outputs import synthetic_images
 from cifar.common.files import digest_file
 from tests.training.made_model import PARAMS, make_model, write
-from training.errors import RegistrationRefused
+from training.errors import RegistrationRejected
 from training.model import build_classifier
 from training.register import main
 from training.tracking import TrackedRun
@@ -64,7 +64,7 @@ def runs(client):
     return client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
 
 
-def test_a_version_has_the_file_its_figures_and_the_run_that_trained_it(client, trained, capsys):
+def test_a_version_has_the_file_its_metrics_and_the_run_that_trained_it(client, trained, capsys):
     weights, run_id = trained
     before = client.get_run(run_id).info
     count = len(runs(client))
@@ -94,8 +94,8 @@ def test_a_version_has_the_file_its_figures_and_the_run_that_trained_it(client, 
         "archive_version": "1.10",
     }
     run = client.get_run(run_id)
-    figures = {"test_accuracy": 0.75, "test_accuracy_low": 0.5, "test_accuracy_high": 0.875, "test_loss": 0.625}
-    assert run.data.metrics == figures | {"test_images": 20, "train_loss": 0.5}
+    metrics = {"test_accuracy": 0.75, "test_accuracy_low": 0.5, "test_accuracy_high": 0.875, "test_loss": 0.625}
+    assert run.data.metrics == metrics | {"test_images": 20, "train_loss": 0.5}
     assert {file.path for file in client.list_artifacts(run_id)} == {"environment.txt", "evaluation.json", "plots"}
     assert [file.path for file in client.list_artifacts(run_id, "plots")] == ["plots/confusion.png"]
     # The run is as its training left it, and there is no other.
@@ -125,7 +125,7 @@ def test_the_version_says_what_it_takes_what_it_gives_and_what_it_needs(client, 
     assert (metadata["version"], len(metadata["class_names"])) == ("1.10", 10)
     model = mlflow.pyfunc.load_model("models:/cifar/1")
     assert np.array_equal(model.input_example, synthetic_images(2))
-    # The figures stand with the model, too, not only with its run.
+    # The metrics stand with the model, too, not only with its run.
     logged = mlflow.get_logged_model(info.model_id)
     assert {metric.key for metric in logged.metrics or []} >= {"test_accuracy", "test_loss"}
     assert logged.source_run_id == trained[1]
@@ -137,7 +137,7 @@ def test_the_version_says_what_it_takes_what_it_gives_and_what_it_needs(client, 
     assert set(needed) <= set(pins)
 
 
-def test_it_answers_as_the_file_does_for_any_number_of_pictures_and_refuses_others(client, trained):
+def test_it_answers_as_the_file_does_for_any_number_of_images_and_rejects_others(client, trained):
     import mlflow
 
     weights, _ = trained
@@ -180,7 +180,7 @@ def test_the_command_of_mlflow_predicts_where_there_is_no_project(client, traine
     np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-6)
 
 
-def test_the_same_file_is_not_registered_again_but_its_figures_are_kept_up_to_date(client, trained, capsys):
+def test_the_same_file_is_not_registered_again_but_its_metrics_are_kept_up_to_date(client, trained, capsys):
     weights, run_id = trained
     first = register_folder(weights)
     evaluation = weights.parent / "evaluation.json"
@@ -263,9 +263,9 @@ REFUSALS = {
     "no weights": (lose("best.pth"), r"best\.pth is missing; make it: make train"),
     "no model": (lose("model.pt"), r"model\.pt is missing; make it: python -m training\.export --weights \S+best\.pth"),
     "no record": (lose("training.json"), r"training\.json is missing"),
-    "no figures": (lose("evaluation.json"), r"evaluation\.json is missing; make it: python -m training\.evaluate"),
-    "other weights": (retrain, r"model\.pt is of weights \w{12}…, \S+best\.pth is \w{12}…; make it anew: .*export"),
-    "other figures": (change("evaluation.json", weights_digest="f" * 64), r"evaluation\.json is of weights f{12}…"),
+    "no metrics": (lose("evaluation.json"), r"evaluation\.json is missing; make it: python -m training\.evaluate"),
+    "other weights": (retrain, r"model\.pt is of weights \w{12}…, \S+best\.pth is \w{12}…; make it again: .*export"),
+    "other metrics": (change("evaluation.json", weights_digest="f" * 64), r"evaluation\.json is of weights f{12}…"),
     "other record": (change("training.json", mlflow_run="other"), r"mlflow_run run1, \S+training\.json says other"),
     "other data": (change("training.json", data_digest="d2"), r"data_digest d1, \S+training\.json says d2"),
     "half a model": (spoil, r"model\.pt is no file of this project's export, or a truncated one"),
@@ -274,7 +274,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize(("break_folder", "message"), REFUSALS.values(), ids=REFUSALS)
-def test_files_that_are_missing_or_of_two_trainings_are_refused_before_the_store_is_touched(
+def test_files_that_are_missing_or_of_two_trainings_are_rejected_before_the_store_is_touched(
     tmp_path, monkeypatch, break_folder, message
 ):
     weights = make_model(tmp_path, "run1")
@@ -282,15 +282,17 @@ def test_files_that_are_missing_or_of_two_trainings_are_refused_before_the_store
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)  # where MLflow's default store would appear
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(RegistrationRefused, match=message):
+    with pytest.raises(RegistrationRejected, match=message):
         main(weights, tmp_path / "model.pt")
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_the_command_refuses_in_one_line(stage, tmp_path):
+def test_the_command_rejects_in_one_line(stage, tmp_path):
     done = stage("register")
     assert done.returncode == 1
-    assert done.stderr == ("error: RegistrationRefused: artifacts/best_cnn_model.pth is missing; make it: make train\n")
+    assert done.stderr == (
+        "error: RegistrationRejected: artifacts/best_cnn_model.pth is missing; make it: make train\n"
+    )
     assert not (tmp_path / "mlflow.db").exists()
 
 

@@ -1,4 +1,4 @@
-"""The search: its space, what it records in Optuna and MLflow, how it prunes, and how it goes on when interrupted."""
+"""The search: its space, what it records in Optuna and MLflow, how it prunes, and how it resumes when interrupted."""
 
 import dataclasses
 import math
@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from training import search as search_module
 from training.data import Dataset, save_dataset
-from training.errors import ParameterError, StudyRefused
+from training.errors import ParameterError, StudyRejected
 from training.interrupt import StopSignals
 from training.model import ModelParams
 from training.optimization import TrainParams
@@ -163,13 +163,13 @@ def test_numbers_become_ranges_of_their_parameters_type_and_lists_become_choices
         (1, [1], r"search\.space\.1: only train\.KEY and model\.KEY"),
     ],
 )
-def test_a_bad_range_or_list_is_refused_by_name(key, given, expected):
+def test_a_bad_range_or_list_is_rejected_by_name(key, given, expected):
     with pytest.raises(ParameterError, match=expected) as caught:
         space_of({key: given})
     assert str(caught.value).startswith(f"search.space.{key}")
 
 
-def test_an_empty_space_is_refused_with_an_example():
+def test_an_empty_space_is_rejected_with_an_example():
     with pytest.raises(ParameterError, match=r"search\.space is empty; expected .*train\.lr"):
         space_of({})
 
@@ -193,7 +193,7 @@ def test_a_bad_network_of_params_yaml_is_not_laid_to_the_space():
         ("search.space=[train.lr]", "expected dict"),
     ],
 )
-def test_a_value_of_the_section_out_of_range_is_refused_by_name(override, expected):
+def test_a_value_of_the_section_out_of_range_is_rejected_by_name(override, expected):
     with pytest.raises(ParameterError, match=expected) as caught:
         load_search_params([override], PARAMS)
     assert str(caught.value).startswith(override.split("=")[0])
@@ -269,14 +269,14 @@ def test_values_given_as_overrides_make_the_sections_of_the_trial():
         (["search.trial=3"], r"search\.trial is not a parameter"),
     ],
 )
-def test_bad_values_are_refused_before_any_work(overrides, expected, monkeypatch, tmp_path):
+def test_bad_values_are_rejected_before_any_work(overrides, expected, monkeypatch, tmp_path):
     monkeypatch.chdir(REPOSITORY)
     with pytest.raises(ParameterError, match=expected):
         main(overrides, data=tmp_path / "none.npz", study=tmp_path / "search.db")
     assert not list(tmp_path.iterdir())
 
 
-def test_torchrun_is_refused(monkeypatch, tmp_path):
+def test_torchrun_is_rejected(monkeypatch, tmp_path):
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ParameterError, match="without torchrun"):
@@ -302,7 +302,7 @@ def searched(session_store, make_dataset, train_params, tmp_path_factory) -> Ite
         mlflow.set_tracking_uri(f"sqlite:///{session_store}")
         yield run_search(
             make_dataset(train=16),
-            train_params(lr=0.05, average_decay=0.0, crop_padding=0),
+            train_params(lr=0.05, ema_decay=0.0, crop_padding=0),
             search_params(space, trials=5, epochs=4, startup_trials=1, warmup_epochs=2),
             tmp_path_factory.mktemp("search") / "search.db",
             (GOOD, SLOW, DIVERGING, IMPOSSIBLE),
@@ -333,11 +333,11 @@ def test_a_trial_that_diverges_or_fits_no_network_is_pruned_and_does_not_end_the
     assert [trial.value for trial in (diverging, impossible)] == [None, None]
     assert "train.lr (1e+30) is too high" in diverging.user_attrs["reason"]
     assert impossible.user_attrs["reason"].startswith("model.kernel_size is 19")
-    # Optuna's sampler takes them for the worst of the pruned ones: they have the fewest epochs, and no figure.
+    # Optuna's sampler takes them for the worst of the pruned ones: they have the fewest epochs, and no metric.
     assert [math.isnan(trial.intermediate_values[1]) for trial in (diverging, impossible)] == [True, True]
 
 
-def test_the_figure_is_the_validation_accuracy_of_the_epoch_that_training_would_keep(searched):
+def test_the_metric_is_the_validation_accuracy_of_the_epoch_that_training_would_keep(searched):
     train, model = searched.space.sections(GOOD)
     trainer = Trainer(searched.dataset, model, train)
     while not trainer.finished:
@@ -369,7 +369,7 @@ def test_each_trial_is_a_run_inside_the_searchs_run_with_parameters_epochs_and_s
         assert run.data.params["train.epochs"] == "4"
         history = client.get_metric_history(run.info.run_id, "validation_accuracy")
         assert {point.step: point.value for point in history} == trial.intermediate_values
-    # Optuna gives a pruned trial its last figure as its value, which is not to be compared with those of whole ones.
+    # Optuna gives a pruned trial its last metric as its value, which is not to be compared with those of whole ones.
     expected = [trial.value if trial.state == TrialState.COMPLETE else None for trial in searched.trials]
     assert [run.data.metrics.get("trial_value") for run in nested_runs] == expected
 
@@ -392,7 +392,7 @@ def test_the_searchs_run_has_the_space_what_is_shared_and_the_best_values(search
 
 def test_the_test_part_has_no_influence(store, make_dataset, train_params, tmp_path):
     dataset = make_dataset(train=16)
-    train = train_params(lr=0.05, average_decay=0.0, crop_padding=0)
+    train = train_params(lr=0.05, ema_decay=0.0, crop_padding=0)
     other = dataclasses.replace(
         dataset, test_images=255 - dataset.test_images, test_labels=np.roll(dataset.test_labels, 3)
     )
@@ -400,11 +400,11 @@ def test_the_test_part_has_no_influence(store, make_dataset, train_params, tmp_p
         run_search(data, train, search_params(LR, trials=1, epochs=4), tmp_path / f"{index}.db")
         for index, data in enumerate((dataset, other))
     )
-    assert (first.trials[0].value or 0) > 0.2  # by chance: 0.1
+    assert (first.trials[0].value or 0) > 0.2  # guessing: 0.1
     assert first.ended == second.ended
 
 
-def test_an_interrupted_search_goes_on_to_the_trials_of_one_that_was_not(
+def test_an_interrupted_search_resumes_to_the_trials_of_one_that_was_not(
     store, make_dataset, train_params, tmp_path, monkeypatch
 ):
     import mlflow
@@ -469,11 +469,11 @@ def test_importances_are_recorded_once_there_are_trials_enough_and_nothing_is_tr
 # The study's file
 
 
-def test_another_data_set_another_space_and_other_shared_parameters_are_refused_by_name(tmp_path):
+def test_another_data_set_another_space_and_other_shared_parameters_are_rejected_by_name(tmp_path):
     file = tmp_path / "search.db"
     settings = {"data_digest": "d1", **space_of(LR).settings()}
-    refusal = r"another search is at work on .*search\.db"
-    with open_study(file, settings), pytest.raises(StudyRefused, match=refusal), open_study(file, settings):
+    rejection = r"another search is at work on .*search\.db"
+    with open_study(file, settings), pytest.raises(StudyRejected, match=rejection), open_study(file, settings):
         pass
     with open_study(file, settings) as study:
         study.enqueue_trial({})
@@ -491,7 +491,7 @@ def test_another_data_set_another_space_and_other_shared_parameters_are_refused_
         ({"data_digest": "d1", **space_of(LR, ["train.batch_size=7"]).settings()}, r"train\.batch_size: 128 then, 7"),
         ({"data_digest": "d1", **space_of(LR, ["train.epochs=7"]).settings()}, r"search\.epochs: 60 then, 7"),
     ):
-        with pytest.raises(StudyRefused, match=expected), open_study(file, changed):
+        with pytest.raises(StudyRejected, match=expected), open_study(file, changed):
             pass
     moved_start = {"data_digest": "d1", **space_of(LR, ["train.lr=0.07"]).settings()}  # searched, so it does not matter
     with open_study(file, moved_start) as study:
@@ -502,11 +502,11 @@ def test_another_data_set_another_space_and_other_shared_parameters_are_refused_
         pass
 
 
-def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path):
+def test_a_file_that_is_no_database_is_rejected_and_left_alone(tmp_path):
     file = tmp_path / "weights.pth"
     file.write_text("weights")
-    refusal = r"weights\.pth cannot be used .*: file is not a database; remove it"
-    with pytest.raises(StudyRefused, match=refusal), open_study(file, {}, fresh=True):
+    rejection = r"weights\.pth cannot be used .*: file is not a database; remove it"
+    with pytest.raises(StudyRejected, match=rejection), open_study(file, {}, fresh=True):
         pass
     assert file.read_text() == "weights"
 
@@ -544,7 +544,7 @@ def wait_for_epochs(process: subprocess.Popen[str], file: Path, count: int) -> N
     raise AssertionError(f"the study never got {count} epochs:\n{process.communicate()[0]}")
 
 
-def test_a_killed_and_then_interrupted_search_goes_on_in_the_same_study_and_run(store, make_dataset, tmp_path, capsys):
+def test_a_killed_and_then_interrupted_search_resumes_in_the_same_study_and_run(store, make_dataset, tmp_path, capsys):
     import mlflow
 
     (tmp_path / "params.yaml").write_bytes(PARAMS.read_bytes())
@@ -560,7 +560,7 @@ def test_a_killed_and_then_interrupted_search_goes_on_in_the_same_study_and_run(
         process.send_signal(signal.SIGINT)
         output = process.communicate(timeout=300)[0]
     assert process.returncode == 130, output
-    assert "of 50 trials. The same command goes on from there." in output
+    assert "of 50 trials. The same command resumes from there." in output
 
     main(["search.trials=2", *COMMAND])
     output = capsys.readouterr().out

@@ -54,10 +54,10 @@ def test_each_seed_is_trained_and_the_best_on_validation_is_kept(trained):
     assert [row["seed"] for row in rows] == [5, 6]
     for row in rows:
         own = folder / "artifacts" / "seeds" / str(row["seed"]) / "best_cnn_model.pth"
-        record, figures = read_json(own.parent / "training.json") or {}, read_evaluation(own) or {}
+        record, metrics = read_json(own.parent / "training.json") or {}, read_evaluation(own) or {}
         assert record["train"]["seed"] == row["seed"]
-        assert row["weights_digest"] == digest_file(own) == figures["weights_digest"]
-        assert (row["accuracy"], row["validation_accuracy"]) == (figures["accuracy"], record["validation_accuracy"])
+        assert row["weights_digest"] == digest_file(own) == metrics["weights_digest"]
+        assert (row["accuracy"], row["validation_accuracy"]) == (metrics["accuracy"], record["validation_accuracy"])
     best = max(rows, key=lambda row: row["validation_accuracy"])
     assert digest_file(weights) == best["weights_digest"]
     assert read_evaluation(weights) is not None
@@ -87,14 +87,14 @@ def test_runs_that_differ_in_more_than_the_seed_are_not_put_together(trained):
     assert len(summarise(folders)) == 2
 
 
-def test_a_seed_without_figures_is_refused(trained, tmp_path):
+def test_a_seed_without_metrics_is_rejected(trained, tmp_path):
     with pytest.raises(WeightsError, match=r"lacks training\.json or evaluation\.json"):
         (tmp_path / "best_cnn_model.pth").write_bytes(b"")
         summarise([tmp_path])
 
 
 @pytest.mark.parametrize(("seeds", "overrides"), [([1, 1], None), ([1, 2], ["train.seed=3"])])
-def test_a_seed_given_twice_is_refused(seeds, overrides, tmp_path):
+def test_a_seed_given_twice_is_rejected(seeds, overrides, tmp_path):
     with pytest.raises(ParameterError, match="each seed counts once"):
         main(seeds, overrides, tmp_path / "data.npz", tmp_path / "best.pth")
 

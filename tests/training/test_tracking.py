@@ -137,7 +137,7 @@ def test_trials_are_nested_and_parent_and_trial_record_into_their_own_run(client
     assert client.get_run(search.id).info.status == "FINISHED"
 
 
-def test_another_process_can_nest_a_trial_and_go_on_with_it(client):
+def test_another_process_can_nest_a_trial_and_resume_with_it(client):
     with TrackedRun() as search:
         pass
     with TrackedRun(parent_run_id=search.id) as trial:  # the search is not MLflow's active run any more
@@ -149,7 +149,7 @@ def test_another_process_can_nest_a_trial_and_go_on_with_it(client):
     assert client.get_run(trial.id).info.status == "FINISHED"
 
 
-def test_a_trial_of_a_search_that_is_not_in_the_store_is_refused(store):
+def test_a_trial_of_a_search_that_is_not_in_the_store_is_rejected(store):
     with pytest.raises(TrackingError, match=r"no run can be started in .*0123456789abcdef"):
         TrackedRun(parent_run_id="0123456789abcdef0123456789abcdef")
 
@@ -193,15 +193,15 @@ def test_a_deleted_run_is_not_in_the_store(client):
     assert not has_run(run.id)
 
 
-def test_a_server_that_does_not_answer_is_told_within_seconds_and_without_the_password(
+def test_a_server_that_does_not_answer_is_reported_within_seconds_and_without_the_password(
     use_store, refusing_port, monkeypatch
 ):
     use_store(f"http://me:secret@127.0.0.1:{refusing_port}")
     start = time.monotonic()
-    with pytest.raises(TrackingError) as refusal:
+    with pytest.raises(TrackingError) as rejection:
         TrackedRun()
     assert time.monotonic() - start < 30  # MLflow's own patience: some 4 minutes
-    message = str(refusal.value)
+    message = str(rejection.value)
     assert f"no run can be started in MLflow's store http://127.0.0.1:{refusing_port}: the server does not" in message
     assert "Connection refused" in message
     assert "MLFLOW_TRACKING_URI" in message
@@ -221,7 +221,7 @@ def test_the_first_contact_is_short_unless_the_user_says_otherwise(monkeypatch):
     assert (os.environ.get(RETRIES), os.environ[TIMEOUT]) == (None, "77")
 
 
-def test_a_store_that_cannot_be_opened_is_refused_with_the_reason(use_store, tmp_path):
+def test_a_store_that_cannot_be_opened_is_rejected_with_the_reason(use_store, tmp_path):
     (tmp_path / "junk.db").write_text("no database")
     use_store(f"sqlite:///{tmp_path / 'junk.db'}")
     with pytest.raises(TrackingError, match=r"store sqlite:.*junk\.db: file is not a database\. MLFLOW_TRACKING_URI"):
@@ -253,7 +253,7 @@ def broken_run(session_store, use_store, tmp_path):
         mlflow.end_run()  # where the test has failed before
 
 
-def test_a_store_that_breaks_during_the_run_is_told_at_every_record(broken_run, tmp_path):
+def test_a_store_that_breaks_during_the_run_is_reported_at_every_record(broken_run, tmp_path):
     (tmp_path / "a.txt").write_text("a")
     for record, reason in (
         (lambda: broken_run.log_params({"a": 1}), "no such table"),

@@ -1,4 +1,4 @@
-"""Training: real runs on made pictures that a few steps tell apart."""
+"""Training: real runs on made images that a few steps tell apart."""
 
 import contextlib
 import csv
@@ -26,7 +26,7 @@ from training.params import load_params
 from training.tracking import git_commit
 from training.train import train
 from training.trainer import Trainer
-from training.weights import Checkpoint, load_classifier, load_weights
+from training.weights import Checkpoint, load_classifier, load_tensors, load_weights, write_tensors
 from training.weights import load_checkpoint as load_any_checkpoint
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -140,7 +140,7 @@ def test_an_easy_problem_is_learned(make_dataset, train_params, model, optimizer
     assert losses[-1] < 0.5 * losses[0]
     trainer.classifier.network.load_state_dict(trainer.best_weights)
     probabilities = predict_probabilities(trainer.classifier.eval(), dataset.test_images)
-    assert (probabilities.argmax(1) == dataset.test_labels).mean() > 0.5  # by chance: 0.1
+    assert (probabilities.argmax(1) == dataset.test_labels).mean() > 0.5  # guessing: 0.1
 
 
 def test_the_optimizer_that_was_asked_for_is_used_with_its_values(make_dataset, train_params):
@@ -172,7 +172,7 @@ def test_the_test_part_is_not_looked_at(make_dataset, train_params):
     assert same_tensors(first.best_weights, second.best_weights)
 
 
-def test_a_device_that_is_not_there_is_refused(train_params, monkeypatch):
+def test_a_device_that_is_not_there_is_rejected(train_params, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ParameterError, match=r"train\.device is cuda; expected cpu or auto"):
         train_params(device="cuda")
@@ -187,11 +187,11 @@ def _logits(labels, loss):
 
 @pytest.fixture
 def scripted_losses(monkeypatch):
-    """Let the validation loss of each epoch be as told; the network trains as ever."""
+    """Let the validation loss of each epoch be as given; the network trains as ever."""
 
     def tell(*losses):
         left = list(losses)
-        # Of the loss: logits of 0 for both classes but for a constant that makes it what is told.
+        # Of the loss: logits of 0 for both classes but for a constant that makes it what is given.
         monkeypatch.setattr(Trainer, "_validate", lambda trainer: _logits(trainer.validation_part[1], left.pop(0)))
 
     return tell
@@ -202,11 +202,11 @@ def test_the_best_epochs_weights_are_saved_rather_than_the_lasts(
 ):
     scripted_losses(3.0, 1.0, 2.0)
     weights = tmp_path / "out" / "best.pth"
-    trainer = Trainer(make_dataset(), SMALL, train_params(epochs=3, average_decay=0))
+    trainer = Trainer(make_dataset(), SMALL, train_params(epochs=3, ema_decay=0))
     train(trainer, weights)
     assert (len(trainer.history), trainer.best_epoch) == (3, 2)
     scripted_losses(3.0, 1.0)
-    two_epochs = run_whole(make_dataset(), SMALL, train_params(epochs=2, average_decay=0))
+    two_epochs = run_whole(make_dataset(), SMALL, train_params(epochs=2, ema_decay=0))
     saved = load_weights(weights)
     assert same_tensors(saved, two_epochs.classifier.network.state_dict())
     assert not same_tensors(saved, trainer.classifier.network.state_dict())
@@ -264,7 +264,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one_bit_for_bit(
 ):
     import mlflow
 
-    dataset = make_dataset()  # 40 pictures: 3 batches
+    dataset = make_dataset()  # 40 images: 3 batches
     params = train_params(epochs=5, optimizer=optimizer, plateau_patience=0, plateau_factor=0.3)
     weights = tmp_path / "out" / "best.pth"
 
@@ -277,7 +277,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one_bit_for_bit(
     run_id = load_checkpoint(weights.parent / "checkpoint.pt", interrupted.settings).run_id
     assert mlflow.get_run(run_id).info.status == "KILLED"
 
-    torch.manual_seed(99)  # chance of the new process
+    torch.manual_seed(99)  # randomness of the new process
     resumed = Trainer(dataset, model, params)
     assert train(resumed, weights) is True
     whole = run_whole(dataset, model, params)
@@ -333,7 +333,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_weights_before(
     assert mlflow.get_run(run_id).info.status == "FAILED"
 
 
-def test_resuming_a_run_that_mlflow_does_not_have_is_refused_with_the_store(
+def test_resuming_a_run_that_mlflow_does_not_have_is_rejected_with_the_store(
     store, make_dataset, train_params, tmp_path
 ):
     trainer = Trainer(make_dataset(), SMALL, train_params())
@@ -353,7 +353,7 @@ def checkpoint(make_dataset, train_params, tmp_path):
     return path
 
 
-def test_a_corrupt_checkpoint_is_refused_by_name(checkpoint, make_dataset, train_params, tmp_path):
+def test_a_corrupt_checkpoint_is_rejected_by_name(checkpoint, make_dataset, train_params, tmp_path):
     trainer = Trainer(make_dataset(), SMALL, train_params())
     whole = checkpoint.read_bytes()
     for content in (b"", b"rubbish", whole[: len(whole) // 2], whole[:-100]):
@@ -363,6 +363,18 @@ def test_a_corrupt_checkpoint_is_refused_by_name(checkpoint, make_dataset, train
     torch.save(SMALL.__dict__ | {"filters": None}, checkpoint)
     with pytest.raises(WeightsError, match=r"no checkpoint of this version.*start over: --fresh, or delete"):
         train(trainer, tmp_path / "best.pth")
+
+
+def test_a_checkpoint_of_the_release_before_is_resumed(checkpoint, make_dataset, train_params):
+    trainer = Trainer(make_dataset(), SMALL, train_params())
+    old = load_tensors(checkpoint)
+    names = {"model.flip_tta": "model.mirror", "train.ema_decay": "train.average_decay"}
+    old["settings"] = {names.get(key, key): value for key, value in old["settings"].items()}
+    old["average"] = old.pop("ema")
+    write_tensors(old, checkpoint)
+    trainer.restore(load_checkpoint(checkpoint, trainer.settings))
+    assert len(trainer.history) == 1
+    assert trainer.run_epoch(NeverStop()) is not None
 
 
 def test_fresh_drops_an_interrupted_run(checkpoint, store, make_dataset, train_params, tmp_path):
@@ -383,7 +395,7 @@ def test_fresh_drops_an_interrupted_run(checkpoint, store, make_dataset, train_p
         ({"data": {"seed": 3}}, "data_digest"),
     ],
 )
-def test_a_checkpoint_of_other_settings_is_refused_with_the_difference(
+def test_a_checkpoint_of_other_settings_is_rejected_with_the_difference(
     checkpoint, make_dataset, train_params, tmp_path, change, message
 ):
     trainer = Trainer(
@@ -440,7 +452,7 @@ def statuses(folder):
 
 @pytest.fixture(scope="module")
 def stopped_twice(make_dataset, copy_store, tmp_path_factory):
-    """One run, stopped by SIGINT, gone on with by the same command, stopped again by SIGTERM."""
+    """One run, stopped by SIGINT, resumed by the same command, stopped again by SIGTERM."""
     folder = tmp_path_factory.mktemp("stopped twice")
     (folder / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
     save_dataset(make_dataset(), folder / "my data.npz")
@@ -456,25 +468,25 @@ def stopped_twice(make_dataset, copy_store, tmp_path_factory):
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=["SIGINT", "SIGTERM"])
-def test_a_signal_stops_it_with_the_best_weights_and_the_advice_to_go_on(stopped_twice, index):
+def test_a_signal_stops_it_with_the_best_weights_and_the_advice_to_resume(stopped_twice, index):
     output, kept, width, status = stopped_twice[1][index]
     assert "Traceback" not in output
     done = epochs_of(output)[-1]
     assert done < EPOCHS
     assert f"stopped after epoch {done}; the best weights so far" in output
-    assert "The same command goes on from there" in output
+    assert "The same command resumes from there" in output
     assert kept == ["best_cnn_model.pth", "checkpoint.pt", "history.csv", "training.json"]
     assert width == 8
     assert status == ["KILLED"]  # one run, though two processes
 
 
-def test_another_process_goes_on_at_the_next_epoch_to_the_same_weights_bit_for_bit(
+def test_another_process_resumes_at_the_next_epoch_to_the_same_weights_bit_for_bit(
     stopped_twice, make_dataset, train_params, monkeypatch
 ):
     import mlflow
 
     folder, ((first, *_), (second, *_)) = stopped_twice
-    assert f"going on after epoch {epochs_of(first)[-1]} of an interrupted run" in second
+    assert f"resuming after epoch {epochs_of(first)[-1]} of an interrupted run" in second
     assert epochs_of(first)[0] == 1
     assert epochs_of(second)[0] == epochs_of(first)[-1] + 1
 

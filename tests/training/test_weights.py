@@ -50,7 +50,7 @@ class Trap:
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "bare pickle"])
-def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, form):
+def test_a_file_that_would_run_code_is_rejected_and_runs_none(tmp_path, form):
     path, marker = tmp_path / "weights.pth", tmp_path / "ran"
     content = {"conv1.weight": Trap(marker)}
     if form == "bare pickle":
@@ -66,14 +66,14 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, form):
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.3, 0.6, 0.9, 0.99])
-def test_a_truncated_file_is_refused_by_name(weights, share):
+def test_a_truncated_file_is_rejected_by_name(weights, share):
     weights.write_bytes(weights.read_bytes()[: int(share * weights.stat().st_size)])
     with pytest.raises(WeightsError, match=r"best_cnn_model\.pth"):
         load_weights(weights)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_a_damaged_file_is_refused_by_name_or_still_holds_tensors(weights, legacy):
+def test_a_damaged_file_is_rejected_by_name_or_still_holds_tensors(weights, legacy):
     if legacy:
         torch.save(load_weights(weights), weights, _use_new_zipfile_serialization=False)
     whole = weights.read_bytes()
@@ -88,7 +88,7 @@ def test_a_damaged_file_is_refused_by_name_or_still_holds_tensors(weights, legac
             assert "best_cnn_model.pth" in str(error)
 
 
-def test_a_missing_file_is_refused_with_the_command_that_makes_it(tmp_path):
+def test_a_missing_file_is_rejected_with_the_command_that_makes_it(tmp_path):
     with pytest.raises(WeightsError, match=r"none\.pth is missing; make it: make train"):
         load_weights(tmp_path / "none.pth")
 
@@ -104,7 +104,7 @@ def test_a_missing_file_is_refused_with_the_command_that_makes_it(tmp_path):
         pytest.param({1: torch.zeros(3)}, id="tensors without names"),
     ],
 )
-def test_a_file_of_something_else_is_refused(tmp_path, content):
+def test_a_file_of_something_else_is_rejected(tmp_path, content):
     torch.save(content, tmp_path / "weights.pth")
     with pytest.raises(WeightsError, match=r"weights\.pth holds .*state dict"):
         load_weights(tmp_path / "weights.pth")
@@ -138,7 +138,7 @@ def test_weights_without_a_record_give_the_same_probabilities(params, tmp_path):
         torch.testing.assert_close(load_classifier(tmp_path / "weights.pth")(images), classifier(images))
 
 
-def test_weights_of_another_network_are_refused_with_what_they_lack(tmp_path):
+def test_weights_of_another_network_are_rejected_with_what_they_lack(tmp_path):
     torch.save({"layer1.weight": torch.zeros(3), "conv1.weight": torch.zeros(2, 3, 3, 3)}, tmp_path / "weights.pth")
     with pytest.raises(WeightsError, match=r"lacks conv2\.weight, fc1\.weight, fc2\.weight"):
         load_classifier(tmp_path / "weights.pth")
@@ -157,7 +157,7 @@ def test_weights_of_another_network_are_refused_with_what_they_lack(tmp_path):
         ("fc2.weight", (100, 4)),
     ],
 )
-def test_shapes_that_fit_no_network_are_refused(weights, name, shape):
+def test_shapes_that_fit_no_network_are_rejected(weights, name, shape):
     torch.save(load_weights(weights) | {name: torch.zeros(shape)}, weights)
     with pytest.raises(WeightsError, match=r"best_cnn_model\.pth"):
         load_classifier(weights)
@@ -168,6 +168,17 @@ def test_the_record_beside_the_weights_tells_what_shapes_do_not(weights):
     classifier = load_classifier(weights)
     assert isinstance(classifier.network.activation, torch.nn.GELU)
     torch.testing.assert_close(classifier.mean, torch.tensor([25.5, 51.0, 76.5]))
+
+
+def test_a_record_of_older_weights_is_read_by_its_own_names(weights):
+    old = {key: value for key, value in plain_values(resolve(SMALL)).items() if key != "flip_tta"} | {"mirror": True}
+    record = {"model": old, "train": {"average_decay": 0.9}}
+    (weights.parent / "training.json").write_bytes(orjson.dumps(record))
+    assert load_classifier(weights).flip_tta
+    read = read_record(weights)
+    assert read is not None
+    assert read["train"] == {"ema_decay": 0.9}
+    assert not load_classifier(weights, ["model.flip_tta=false"]).flip_tta
 
 
 def test_the_temperature_of_the_record_divides_the_logits(weights):
@@ -187,7 +198,7 @@ def test_weights_without_a_record_are_read_in_the_usual_order_of_layers(weights)
     assert vars(load_classifier(weights).network)["pool_first"] is False
 
 
-def test_an_override_goes_on_top_of_record_and_shapes(weights):
+def test_an_override_resumes_top_of_record_and_shapes(weights):
     assert isinstance(load_classifier(weights, ["model.activation=elu"]).network.activation, torch.nn.ELU)
     write_record(weights, SMALL, activation="gelu")
     assert isinstance(load_classifier(weights, ["model.activation=elu"]).network.activation, torch.nn.ELU)
@@ -195,7 +206,7 @@ def test_an_override_goes_on_top_of_record_and_shapes(weights):
         load_classifier(weights, ["model.activation=tanh"])
 
 
-def test_a_record_of_another_network_is_refused(weights):
+def test_a_record_of_another_network_is_rejected(weights):
     write_record(weights, ModelParams("ImprovedCNN"))
     with pytest.raises(WeightsError, match="does not fit ImprovedCNN"):
         load_classifier(weights)
@@ -206,7 +217,7 @@ def test_a_classifier_comes_ready_to_predict(weights):
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b"{}", b'{"model": 3}'])
-def test_a_record_that_is_none_is_refused_by_name(weights, content):
+def test_a_record_that_is_none_is_rejected_by_name(weights, content):
     (weights.parent / "training.json").write_bytes(content)
     with pytest.raises(InvalidFile, match=r"training\.json"):
         load_classifier(weights)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from training.data import PrepareParams, prepare_dataset
 from training.errors import DataError
-from training.picture_folder import read_picture_folder
+from training.image_folder import read_image_folder
 
 
 def pack(tree, archive, mode="w", top=""):
@@ -37,14 +37,14 @@ def prepared(path):
     return prepare_dataset(PrepareParams("folder", str(path), 0.5, 0))
 
 
-def refused(path, classes):
+def rejected(path, classes):
     with pytest.raises(DataError) as caught:
-        read_picture_folder(path, classes)
+        read_image_folder(path, classes)
     return str(caught.value)
 
 
-def test_a_picture_keeps_its_pixels_and_gets_the_label_of_its_folder(tree, classes):
-    parts = read_picture_folder(tree, classes)
+def test_a_image_keeps_its_pixels_and_gets_the_label_of_its_folder(tree, classes):
+    parts = read_image_folder(tree, classes)
     images, labels = parts["train"]
     assert images.shape == (20, 32, 32, 3)
     assert (images.dtype.name, labels.dtype.name) == ("uint8", "int64")
@@ -54,9 +54,9 @@ def test_a_picture_keeps_its_pixels_and_gets_the_label_of_its_folder(tree, class
         assert np.array_equal(images[2 * classes.index("cat") + 1], np.asarray(picture))
 
 
-def test_a_grey_picture_becomes_rgb(tree, classes):
+def test_a_grey_image_becomes_rgb(tree, classes):
     Image.new("L", (32, 32), 77).save(tree / "test" / "ship" / "0000.png")
-    images, _ = read_picture_folder(tree, classes)["test"]
+    images, _ = read_image_folder(tree, classes)["test"]
     assert (images[classes.index("ship")] == 77).all()
 
 
@@ -102,56 +102,56 @@ def test_hidden_files_and_files_beside_the_parts_are_passed_over_in_both_forms(t
         ),
     ],
 )
-def test_a_broken_tree_is_refused_by_name_as_tree_and_as_tar(tree, tmp_path, classes, form, harm, message):
+def test_a_broken_tree_is_rejected_by_name_as_tree_and_as_tar(tree, tmp_path, classes, form, harm, message):
     harm(tree)
     source = tree if form == "tree" else pack(tree, tmp_path / "pictures.tar")
-    text = refused(source, classes)
+    text = rejected(source, classes)
     assert message in text
     assert str(source) in text
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF"])
-def test_a_truncated_picture_is_refused_by_name(tree, classes, png, kind):
+def test_a_truncated_image_is_rejected_by_name(tree, classes, png, kind):
     whole = png(5, kind=kind)
     for cut in (len(whole) // 4, len(whole) // 2, len(whole) - 200):
         (tree / "train" / "bird" / "0001.png").write_bytes(whole[:cut])
-        assert "train/bird/0001.png" in refused(tree, classes)
+        assert "train/bird/0001.png" in rejected(tree, classes)
 
 
-def test_a_missing_source_is_refused_by_name(tmp_path, classes):
-    assert "nowhere.tar" in refused(tmp_path / "nowhere.tar", classes)
+def test_a_missing_source_is_rejected_by_name(tmp_path, classes):
+    assert "nowhere.tar" in rejected(tmp_path / "nowhere.tar", classes)
 
 
 @pytest.mark.parametrize(
     "content", [b"", b"hello", bytes(10_240), b"\x1f\x8b" + bytes(50), b"\xfd7zXZ\x00" + bytes(50)]
 )
-def test_a_file_that_is_no_tar_is_refused_by_name(tmp_path, classes, content):
+def test_a_file_that_is_no_tar_is_rejected_by_name(tmp_path, classes, content):
     source = tmp_path / "pictures.tar"
     source.write_bytes(content)
-    assert "pictures.tar" in refused(source, classes)
+    assert "pictures.tar" in rejected(source, classes)
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:xz", "w:bz2"])
-def test_a_truncated_compressed_archive_is_refused_wherever_it_is_cut(tree, tmp_path, classes, mode):
+def test_a_truncated_compressed_archive_is_rejected_wherever_it_is_cut(tree, tmp_path, classes, mode):
     whole = pack(tree, tmp_path / "whole.tar", mode).read_bytes()
     for share in (0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97):
         cut = tmp_path / "cut.tar"
         cut.write_bytes(whole[: int(share * len(whole))])
-        assert "cut.tar" in refused(cut, classes), share
+        assert "cut.tar" in rejected(cut, classes), share
 
 
 @pytest.mark.parametrize("mode", ["w:gz", "w:xz", "w:bz2"])
-def test_a_damaged_compressed_archive_is_refused(tree, tmp_path, classes, mode):
+def test_a_damaged_compressed_archive_is_rejected(tree, tmp_path, classes, mode):
     whole = pack(tree, tmp_path / "whole.tar", mode).read_bytes()
     for share in (0.05, 0.3, 0.6, 0.9):
         damaged = bytearray(whole)
         start = int(share * len(whole))
         damaged[start : start + 50] = bytes(50)
         (tmp_path / "damaged.tar").write_bytes(damaged)
-        assert "damaged.tar" in refused(tmp_path / "damaged.tar", classes), share
+        assert "damaged.tar" in rejected(tmp_path / "damaged.tar", classes), share
 
 
-def test_a_plain_archive_is_refused_wherever_it_is_cut_even_between_two_members(tmp_path, png, classes):
+def test_a_plain_archive_is_rejected_wherever_it_is_cut_even_between_two_members(tmp_path, png, classes):
     # Every class is complete early on, so that only the end of the archive tells that more had been there.
     names = [f"{part}/{name}/{index}.png" for index in range(3) for part in ("train", "test") for name in classes]
     whole_file = pack_names(tmp_path / "whole.tar", png(0), names)
@@ -159,15 +159,15 @@ def test_a_plain_archive_is_refused_wherever_it_is_cut_even_between_two_members(
     with tarfile.open(whole_file) as tar:
         starts = [member.offset for member in tar]
         content_end = tar.offset
-    assert len(read_picture_folder(whole_file, classes)["train"][0]) == 30
+    assert len(read_image_folder(whole_file, classes)["train"][0]) == 30
     for start in (starts[25], starts[40], starts[59], content_end):
         for cut_at in (start - 600, start - 1, start, start + 1, start + 300, start + 511):
             cut = tmp_path / "cut.tar"
             cut.write_bytes(whole[:cut_at])
-            assert "cut.tar" in refused(cut, classes), cut_at
+            assert "cut.tar" in rejected(cut, classes), cut_at
 
 
-def test_a_damaged_header_in_the_middle_is_refused(tmp_path, png, classes):
+def test_a_damaged_header_in_the_middle_is_rejected(tmp_path, png, classes):
     names = [f"{part}/{name}/{index}.png" for index in range(2) for part in ("train", "test") for name in classes]
     archive = pack_names(tmp_path / "pictures.tar", png(0), names)
     with tarfile.open(archive) as tar:
@@ -175,27 +175,27 @@ def test_a_damaged_header_in_the_middle_is_refused(tmp_path, png, classes):
     damaged = bytearray(archive.read_bytes())
     damaged[start + 150] ^= 0xFF  # the header's checksum field
     archive.write_bytes(damaged)
-    assert "pictures.tar" in refused(archive, classes)
+    assert "pictures.tar" in rejected(archive, classes)
 
 
 @pytest.mark.parametrize(
     "name", ["../train/cat/1.png", "train/../../cat/1.png", "/train/cat/1.png", "/etc/passwd", "train/cat/../../../x"]
 )
-def test_a_path_that_climbs_out_of_the_archive_is_refused(tmp_path, png, classes, name):
+def test_a_path_that_climbs_out_of_the_archive_is_rejected(tmp_path, png, classes, name):
     names = [f"{part}/{label}/0.png" for part in ("train", "test") for label in classes]
-    text = refused(pack_names(tmp_path / "pictures.tar", png(0), [*names, name]), classes)
+    text = rejected(pack_names(tmp_path / "pictures.tar", png(0), [*names, name]), classes)
     assert name in text
     assert "climbs out" in text
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
-def test_a_link_or_a_device_in_an_archive_is_refused(tree, tmp_path, classes, kind):
+def test_a_link_or_a_device_in_an_archive_is_rejected(tree, tmp_path, classes, kind):
     archive = pack(tree, tmp_path / "pictures.tar")
     with tarfile.open(archive, "a") as tar:
         member = tarfile.TarInfo("train/cat/9999.png")
         member.type, member.linkname = kind, "train/cat/0000.png"
         tar.addfile(member)
-    text = refused(archive, classes)
+    text = rejected(archive, classes)
     assert "train/cat/9999.png" in text
     assert "link or a device" in text
 
@@ -218,16 +218,16 @@ def test_a_file_too_large_for_an_image_is_rejected_before_it_is_read(tree, tmp_p
             file.seek(start)
             file.write(member.tobuf())
             file.truncate(file.tell() + size + 10_240)
-    text = refused(source, classes)
+    text = rejected(source, classes)
     assert "train/cat/9999.png" in text
     assert "has 600,000,001 bytes, expected at most 600,000,000" in text
 
 
-def test_the_same_picture_from_two_top_folders_is_refused(tree, tmp_path, classes):
+def test_the_same_image_from_two_top_folders_is_rejected(tree, tmp_path, classes):
     archive = pack(tree, tmp_path / "pictures.tar", top="first")
     with tarfile.open(archive, "a") as tar:
         tar.add(tree, arcname="second")
-    assert "there twice" in refused(archive, classes)
+    assert "there twice" in rejected(archive, classes)
 
 
 def test_the_command_writes_the_data_file_from_a_folder(tree, tmp_path, stage):
@@ -239,7 +239,7 @@ def test_the_command_writes_the_data_file_from_a_folder(tree, tmp_path, stage):
 
 
 @pytest.mark.parametrize("harm", ["missing class", "truncated archive"])
-def test_the_command_refuses_a_broken_source_and_leaves_the_old_file_alone(tree, tmp_path, stage, harm):
+def test_the_command_rejects_a_broken_source_and_leaves_the_old_file_alone(tree, tmp_path, stage, harm):
     old = tmp_path / "data" / "cifar10.npz"
     if harm == "missing class":
         shutil.rmtree(tree / "train" / "horse")

@@ -1,4 +1,4 @@
-"""The source `folder`: pictures in `train/<class>/` and `test/<class>/`, as a tree or as a tar of one."""
+"""The source `folder`: images in `train/<class>/` and `test/<class>/`, as a tree or as a tar of one."""
 
 import lzma
 import tarfile
@@ -17,7 +17,7 @@ from training.errors import DataError
 Parts = dict[str, tuple[NDArray[np.uint8], NDArray[np.int64]]]
 
 
-def read_picture_folder(path: Path, classes: tuple[str, ...]) -> Parts:
+def read_image_folder(path: Path, classes: tuple[str, ...]) -> Parts:
     """Read a tree of image files, or a tar of one (plain, gz, bz2 or xz; never unpacked to disk).
 
     Pixels are those that the server sees when the file is sent to it: sizes other than 32×32 are resized by the same
@@ -33,7 +33,7 @@ def read_picture_folder(path: Path, classes: tuple[str, ...]) -> Parts:
 
     Raises:
         DataError: missing or truncated source, a missing or unknown class, a file that is no image, a path that
-            climbs out of the archive, the same picture twice; the message names the file.
+            climbs out of the archive, the same image twice; the message names the file.
     """
     if path.is_dir():
         files = _walk_folder(path)
@@ -42,23 +42,23 @@ def read_picture_folder(path: Path, classes: tuple[str, ...]) -> Parts:
     else:
         raise DataError(f"{path} is missing; expected a folder with train/<class>/ and test/<class>/, or a tar of one")
 
-    pictures: dict[str, dict[tuple[str, str], NDArray[np.uint8]]] = {"train": {}, "test": {}}
+    images: dict[str, dict[tuple[str, str], NDArray[np.uint8]]] = {"train": {}, "test": {}}
     for name, content in files:
         part, label, file = _split_name(name, classes, path)
-        if (label, file) in pictures[part]:
+        if (label, file) in images[part]:
             raise DataError(f"{path}: {part}/{label}/{file} is there twice; the second is {name!r}")
-        pictures[part][label, file] = _decode(content, f"{path}/{name}")
-    return {part: _stack(found, classes, f"{path}: {part}") for part, found in pictures.items()}
+        images[part][label, file] = _decode(content, f"{path}/{name}")
+    return {part: _stack(found, classes, f"{path}: {part}") for part, found in images.items()}
 
 
 def _walk_folder(root: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the name below `root` and the content of each picture."""
+    """Yield the name below `root` and the content of each image."""
     for part in ("train", "test"):
         if not (root / part).is_dir():
             raise DataError(f"{root / part} is missing; expected folders train/<class>/ and test/<class>/ in {root}")
     files = sorted(file for part in ("train", "test") for file in (root / part).rglob("*") if file.is_file())
     with _progress() as progress:
-        for file in progress.track(files, description="reading pictures"):
+        for file in progress.track(files, description="reading images"):
             if not file.name.startswith("."):
                 name = file.relative_to(root).as_posix()
                 _check_size(file.stat().st_size, f"{root}/{name}")
@@ -66,7 +66,7 @@ def _walk_folder(root: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _walk_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and the content of each picture, in the archive's order, checking every member's path."""
+    """Yield the name and the content of each image, in the archive's order, checking every member's path."""
     with _progress() as progress:
         # The number of members is known only at the end; how much of the archive was read is known at once.
         task = progress.add_task("reading archive", total=archive.stat().st_size)
@@ -79,7 +79,7 @@ def _walk_tar(archive: Path) -> Iterator[tuple[str, bytes]]:
                         yield member.name, content
                 _check_end(tar, archive)
         except (tarfile.TarError, EOFError, lzma.LZMAError, zlib.error, OSError) as error:
-            raise DataError(f"{archive} is truncated, or no tar of pictures: {error}") from error
+            raise DataError(f"{archive} is truncated, or no tar of images: {error}") from error
 
 
 def _check_end(tar: tarfile.TarFile, archive: Path) -> None:
@@ -92,7 +92,7 @@ def _check_end(tar: tarfile.TarFile, archive: Path) -> None:
 
 
 def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: Path) -> bytes | None:
-    """Return a picture's bytes; None for a folder, a hidden file or one beside `train` and `test`."""
+    """Return an image's bytes; None for a folder, a hidden file or one beside `train` and `test`."""
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts:
         raise DataError(f"{archive}: the path {member.name!r} climbs out of the archive; nothing was read from it")
@@ -101,7 +101,7 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, archive: Path) -
     _check_size(member.size, f"{archive}: {member.name!r}")
     stream = tar.extractfile(member) if member.isreg() else None
     if stream is None:
-        raise DataError(f"{archive}: {member.name!r} is a link or a device; expected pictures only")
+        raise DataError(f"{archive}: {member.name!r} is a link or a device; expected images only")
     content = stream.read()
     if len(content) != member.size:
         raise DataError(f"{archive} is truncated in {member.name!r}: {len(content)} of {member.size} bytes")
@@ -118,7 +118,7 @@ def _split_name(name: str, classes: tuple[str, ...], source: Path) -> tuple[str,
     """`train/cat/0001.jpg`, below whatever folders, to its three parts."""
     parts = PurePosixPath(name).parts[-3:]
     if len(parts) < 3 or parts[0] not in ("train", "test"):
-        raise DataError(f"{source}: {name!r} is not of the form train/<class>/<picture> or test/<class>/<picture>")
+        raise DataError(f"{source}: {name!r} is not of the form train/<class>/<image> or test/<class>/<image>")
     if parts[1] not in classes:
         raise DataError(f"{source}: {name!r} is of the class {parts[1]!r}; known: {', '.join(classes)}")
     return parts[0], parts[1], parts[2]
@@ -137,9 +137,7 @@ def _stack(
     present = {label for label, _ in found}
     missing = [name for name in classes if name not in present]
     if missing:
-        raise DataError(
-            f"{where} has no picture of {', '.join(missing)}; each of the {len(classes)} classes needs some"
-        )
+        raise DataError(f"{where} has no image of {', '.join(missing)}; each of the {len(classes)} classes needs some")
     keys = sorted(found, key=lambda key: (classes.index(key[0]), key[1]))
     labels = np.array([classes.index(label) for label, _ in keys], dtype=np.int64)
     return np.stack([found[key] for key in keys]), labels

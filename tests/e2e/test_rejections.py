@@ -1,4 +1,4 @@
-"""Every refusal of the decoder's table, over HTTP, from a real TorchServe; and good requests among many bad ones."""
+"""Every rejection of the decoder's table, over HTTP, from a real TorchServe; and good requests among many bad ones."""
 
 import http.client
 import io
@@ -76,7 +76,7 @@ def test_the_table_has_enough_rows():
 
 
 @pytest.mark.parametrize(("body", "content_type", "options", "code", "words"), SENDABLE.values(), ids=SENDABLE)
-def test_refusal_over_http_is_the_decoders(torchserve, alive, body, content_type, options, code, words):
+def test_rejection_over_http_is_the_decoders(torchserve, alive, body, content_type, options, code, words):
     answer = send(torchserve, body, content_type, options)
     assert answer.headers["Content-Type"] == "application/json"
     assert answer.headers["X-Model-Version"] == "1.0"
@@ -114,7 +114,7 @@ def test_binary_tensors_are_rejected_over_http_in_the_form_of_their_protocol(
 
 
 @pytest.mark.parametrize(("fields", "headers", "code", "words"), FORMS.values(), ids=FORMS)
-def test_form_is_refused_over_http_as_by_the_decoder(torchserve, alive, fields, headers, code, words):
+def test_form_is_rejected_over_http_as_by_the_decoder(torchserve, alive, fields, headers, code, words):
     files = {name: (f"{name}.bin", io.BytesIO(content)) for name, content in fields.items()}
     answer = requests.post(f"{torchserve.url}/predictions/cifar", files=files, headers=headers, timeout=60)
     assert (answer.json()["error"]["code"], answer.status_code) == (code, STATUS_OF_CODE[code])
@@ -138,7 +138,7 @@ def read_batches(service: Service) -> tuple[float, float]:
 
 
 def test_64_clients_one_in_four_of_which_sends_bad_bodies(torchserve, images, alive):
-    """Each good answer is that of a run without bad ones; each bad request gets its own refusal."""
+    """Each good answer is that of a run without bad ones; each bad request gets its own rejection."""
     bad = list(SENDABLE.values())
 
     def ask(index: int) -> requests.Response:
