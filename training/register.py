@@ -84,7 +84,7 @@ def load_exported_model(weights: Path, model: Path) -> ExportedModel:
 
 
 def read_metadata(model: Path) -> dict[str, Any]:
-    """Return the metadata embedded in a TorchScript file; raises RegistrationRejected where it is not this project's."""
+    """Return the metadata embedded in a TorchScript file; raises RegistrationRejected where it is not one of ours."""
     extra = {METADATA_NAME: ""}
     try:
         torch.jit.load(str(model), map_location="cpu", _extra_files=extra)
