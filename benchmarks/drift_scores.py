@@ -81,9 +81,9 @@ def score_windows(pool: Pool, stream: NDArray[np.int64], ends: NDArray[np.int64]
         np.abs(sums(pool.filled[name]) - list(expected[name]["cumulative"].values())).max(1) for name in STATISTICS
     ]
     return {
-        "InputDrift": np.max(distances, axis=0),
-        "PredictionMixShifted": np.abs(sums(pool.labels) - shares).sum(1) / 2,
-        "ConfidenceFallen": expected["confidence"]["mean"] - sums(pool.confidences),
+        "CifarInputDrift": np.max(distances, axis=0),
+        "CifarPredictionMixShifted": np.abs(sums(pool.labels) - shares).sum(1) / 2,
+        "CifarConfidenceFallen": expected["confidence"]["mean"] - sums(pool.confidences),
     }
 
 

@@ -99,7 +99,7 @@ def flip(position):
 )
 def test_an_archive_that_differs_by_one_byte_is_rejected(signed, pair, change):
     signed.write_bytes(change(CONTENT))
-    with pytest.raises(SignatureRejected, match=r"cifar-1\.0\.mar is not the archive that was signed.* sign it anew"):
+    with pytest.raises(SignatureRejected, match=r"cifar-1\.0\.mar is not the archive that was signed.* sign it again"):
         verify_archive(signed, pair[1])
 
 

@@ -295,7 +295,7 @@ BAD: dict[str, tuple[Any, str | None, dict[str, str], str, tuple[str, ...]]] = {
     "max_value null": ({"image": FLAT, "max_value": None}, JSON, {}, "wrong_max_value", ("null",)),
     "max_value list": ({"image": FLAT, "max_value": [1]}, JSON, {}, "wrong_max_value", ("a list of 1",)),
     "scaled raw": (IMAGE.tobytes(), RAW, {"max_value": "1"}, "wrong_max_value", ("raw bytes",)),
-    "scaled image": (PNG, None, {"max_value": "1"}, "wrong_max_value", ("picture",)),
+    "scaled image": (PNG, None, {"max_value": "1"}, "wrong_max_value", ("image",)),
     "two top_k": ({"image": FLAT, "top_k": 3}, JSON, {"top_k": "4"}, "conflicting_option", ("3", "4")),
     "empty images": ({"images": []}, JSON, {}, "no_images", ("images", "1 to 256")),
     "string image": ({"image": "hello!"}, JSON, {}, "malformed_base64", ("'hello!'",)),

@@ -257,7 +257,7 @@ def test_a_picture_that_is_not_square_is_turned_after_it_is_shrunk():
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         pytest.param(PNG[:8] + b"\0" * 40, id="no header"),
         pytest.param(PNG[:29] + b"\0\0\0\0" + PNG[33:], id="wrong check sum"),
