@@ -98,7 +98,7 @@ test: .venv/.dev .venv/.kserve ## Set up what the tests need and run all of them
 docs: .venv/.dev ## Build the documentation site: site/index.html
 	$(BIN)/zensical build --clean --strict
 
-test-fast: .venv/.dev ## The tests that start no server and take no time: under a minute
+test-fast: .venv/.dev ## The 1,800 quick tests that start no server: about a minute
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not server and not slow"
 
 check: .venv/.dev ## ruff, formatting, layers, mypy, spelling, documentation

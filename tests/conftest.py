@@ -8,6 +8,8 @@ import pytest
 
 # Folders whose tests start TorchServe, Prometheus or Alertmanager.
 SERVER_FOLDERS = {"e2e", "monitoring"}
+# Folders whose tests train networks, or start a process for each archive.
+SLOW_FOLDERS = {"archives", "training"}
 
 pytest_plugins = ["tests.support.fake_server", "tests.support.image_folder"]
 
@@ -32,3 +34,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name in SERVER_FOLDERS:
             item.add_marker(pytest.mark.server)
+        if item.path.parent.name in SLOW_FOLDERS:
+            item.add_marker(pytest.mark.slow)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 SCRIPTS = sorted(path.name for path in (REPOSITORY / "benchmarks").glob("*.py") if "__main__" in path.read_text())
 

@@ -11,6 +11,8 @@ from tests.alerts.names import known_metrics, metrics_of
 from tests.alerts.promtool import promtool
 from tests.alerts.rules import ROOT, RULES, rules
 
+pytestmark = pytest.mark.slow
+
 CASES = sorted(Path(__file__).parent.glob("*.yaml"))
 ALERTS = {rule["alert"]: rule for rule in rules("alert")}
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()

@@ -12,6 +12,8 @@ import pytest
 from tests.support.fake_server import FakeServer
 from tests.support.odd_images import CONVERTED
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 

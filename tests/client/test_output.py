@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 CIFAR = Path(sys.executable).with_name("cifar")
 MACHINES = {
     "ascii": {"PYTHONIOENCODING": "ascii"},

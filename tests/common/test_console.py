@@ -11,6 +11,8 @@ import pytest
 
 from cifar.common.console import accept_any_text, print_json
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 STAGES = ["data", "train", "evaluate", "export", "calibrate", "register"]
 

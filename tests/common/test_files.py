@@ -10,6 +10,8 @@ import pytest
 
 from cifar.common.files import atomic_write
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 

@@ -13,6 +13,8 @@ from number_bytes import find_number_type
 from tests.handler.known_files import OTHERS, PICTURES, WHOLE, WIDE_NUMBERS, padded
 from tests.handler.samples import IMAGE, JPEG, JSON, PNG, RAW
 
+pytestmark = pytest.mark.slow
+
 KNOWN = {name: (padded(file), "unsupported_picture") for name, file in PICTURES.items()}
 KNOWN |= {name: (padded(file), "unsupported_file") for name, file in OTHERS.items()}
 KNOWN |= {name: (file, "unsupported_file") for name, file in WHOLE.items()}

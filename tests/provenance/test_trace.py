@@ -36,6 +36,8 @@ from training.register import main as register
 from training.tracking import TrackedRun
 from training.weights import load_classifier, plain_values, save_weights
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARAMS = ModelParams("SimpleCNN", filters=(4, 4), hidden_width=8)
 TRAIN = {"epochs": 3, "lr": 0.05, "optimizer": "sgd", "compile": None}
