@@ -18,7 +18,7 @@ from cifar.common.files import open_regular
 
 METADATA_NAME = "metadata.json"  # what training/export.py embeds: what the file is of,
 REFERENCE_OUTPUTS_NAME = "reference_outputs.npz"  # and the arrays of cifar/archives/reference_outputs.py
-_OLD_NAME = "reference.npz"  # of these arrays, in files exported before release 0.2
+_OLD_NAME = "certificate.npz"  # of these arrays, in files exported before release 0.2
 _MAX_DIRECTORY = 8 << 20  # bytes of the list of entries; of 100,000 tensors
 _MAX_METADATA = 4 << 20  # bytes; with a baseline it has 20,000
 _MAX_ARRAYS = 64 << 20  # bytes; of 32 images it has 100,000

@@ -73,7 +73,7 @@ def test_what_was_built_passes_and_is_described(built):
 
 
 def test_what_was_exported_before_the_reference_outputs_were_called_so_passes(good):
-    assert inspect_archive(with_reference(good, "reference.npz")).reference.images.shape == (32, 32, 32, 3)
+    assert inspect_archive(with_reference(good, "certificate.npz")).reference.images.shape == (32, 32, 32, 3)
 
 
 def test_without_a_recorded_digest_it_passes_and_says_so(good):
