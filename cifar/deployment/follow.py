@@ -22,7 +22,7 @@ _MAX_BYTES = 1 << 16
 _FIELDS = {
     "uri": text("models:.{1,1000}", "an address in MLflow's registry"),
     "version": text(".{1,100}", "a version in the registry"),
-    "outcome": text("deployed|rejected", "deployed or rejected"),
+    "outcome": text("deployed|rejected|refused", "deployed or rejected"),  # refused: before release 0.2
 }
 
 

@@ -10,10 +10,11 @@ from cifar.deployment.follow import FOLLOWED_NAME, Followed, read_followed
 URI = "models:/cifar@champion"
 
 
-def test_what_was_done_for_an_alias_is_read(tmp_path):
+@pytest.mark.parametrize("outcome", ["deployed", "rejected", "refused"])  # the last: written before release 0.2
+def test_what_was_done_for_an_alias_is_read(tmp_path, outcome):
     assert read_followed(tmp_path, URI) is None
-    (tmp_path / FOLLOWED_NAME).write_text(f'{{"uri": "{URI}", "version": "7", "outcome": "deployed"}}')
-    assert read_followed(tmp_path, URI) == Followed(URI, "7", "deployed")
+    (tmp_path / FOLLOWED_NAME).write_text(f'{{"uri": "{URI}", "version": "7", "outcome": "{outcome}"}}')
+    assert read_followed(tmp_path, URI) == Followed(URI, "7", outcome)
     assert read_followed(tmp_path, "models:/cifar@other") is None
 
 
