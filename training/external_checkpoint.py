@@ -295,6 +295,7 @@ def _by_archive(head: bytes, path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             return _by_names(names) or _by_pickle_in(archive, names)
+    # An unknown method of compression is a NotImplementedError, an encrypted entry a RuntimeError.
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError):
         return f"is truncated or damaged ({path.stat().st_size:,} bytes); copy or download it again"
 

@@ -29,5 +29,5 @@ def test_what_is_no_key_file_holds_no_token(tmp_path, content):
     file.write_text(content)
     assert Tokens("management", file).headers == {}
     file.unlink()
-    os.mkfifo(file)  # nobody writes
+    os.mkfifo(file)  # without a writer
     assert Tokens("management", file).headers == {}

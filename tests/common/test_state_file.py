@@ -66,7 +66,7 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path):
     with pytest.raises(ValueError, match=r"^"):
         read_state_file(path, 1 << 20)
     path.unlink()
-    os.mkfifo(path)  # nobody writes: this would wait for ever
+    os.mkfifo(path)  # without a writer: opening it would block
     with pytest.raises(ValueError, match="no regular file"):
         read_state_file(path, 8)
     with pytest.raises(FileNotFoundError):

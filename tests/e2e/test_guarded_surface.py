@@ -193,7 +193,7 @@ def test_nothing_from_outside_the_model_store_is_loaded(torchserve, outside, web
 
 
 def test_status_reports_what_was_not_deployed_under_whatever_name(torchserve, unchanged, tmp_path):
-    """TorchServe takes a folder from whoever may use its management API, whatever allowed_urls says."""
+    """TorchServe takes a folder from every user of its management API, whatever allowed_urls says."""
     folder = tmp_path / "stranger"
     (folder / "MAR-INF").mkdir(parents=True)
     (folder / "handler.py").write_text(HANDLER)

@@ -162,7 +162,7 @@ def is_of(path: Path, version: int) -> bool:
 @pytest.mark.parametrize(
     ("uri", "told"),
     [
-        ("models:/cifar@nobody", "alias nobody not found|nobody"),
+        ("models:/cifar@missing", "alias missing not found|missing"),
         ("models:/cifar/99", "99"),
         ("models:/mnist/1", "mnist"),
         ("models:/cifar", r"'models:/cifar' names no model; expected models:/NAME@ALIAS or models:/NAME/VERSION"),
